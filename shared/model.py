@@ -1,0 +1,348 @@
+"""One decoder-only transformer with a KV cache: Qwen3, and by two switches Qwen2.5 and Llama.
+
+    Qwen3      qk_norm=True,  qkv_bias=False     (arXiv:2505.09388)
+    Qwen2.5    qk_norm=False, qkv_bias=True      (arXiv:2412.15115)
+    Llama      qk_norm=False, qkv_bias=False     (arXiv:2407.21783; SmolLM2 and others share it)
+
+The same forward pass serves one prompt, a batch, and left-padded prompts of different lengths. Taught in ch02
+(how to use it) and appendix C (how it is built).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a model. Sizes are counts of features, heads, layers or tokens."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    context_length: int = 1024
+    rope_base: float = 1_000_000.0
+    norm_eps: float = 1e-6
+    qk_norm: bool = True
+    qkv_bias: bool = False
+    tie_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"{self.num_heads} query heads cannot share {self.num_kv_heads} key-value heads evenly: "
+                "num_heads must be a multiple of num_kv_heads."
+            )
+        if self.head_dim % 2:
+            raise ValueError(
+                f"head_dim is {self.head_dim}, but RoPE rotates pairs of features: make it even."
+            )
+
+
+class KVCache:
+    """Keys and values of all tokens seen so far, so that each is computed once.
+
+    Storage is allocated ahead and doubled when full, up to what the text needs and never to the context limit. It
+    also remembers which positions are padding, so that left-padded rows stay right in later steps.
+
+    Args:
+        config: shape of the model it serves.
+        batch_size: number of rows.
+        capacity: how many tokens to allocate at first; a good guess saves copies.
+    """
+
+    def __init__(
+        self, config: ModelConfig, batch_size: int = 1, capacity: int = 64, *, device=None, dtype=None
+    ):
+        shape = (config.num_layers, batch_size, config.num_kv_heads, capacity, config.head_dim)
+        self.keys = torch.empty(shape, device=device, dtype=dtype)
+        self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.mask = torch.ones(batch_size, capacity, dtype=torch.bool, device=device)
+        self.padded = False
+        self.length = 0
+
+    @property
+    def batch_size(self) -> int:
+        """Number of rows."""
+        return self.mask.shape[0]
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens fit before the storage grows."""
+        return self.mask.shape[1]
+
+    def extend(self, mask: Tensor | None, count: int) -> None:
+        """Make room for `count` more tokens; `mask` (batch, count) is False where they are padding."""
+        if self.length + count > self.capacity:
+            self._grow(max(2 * self.capacity, self.length + count))
+        if mask is not None:
+            self.mask[:, self.length : self.length + count] = mask
+            self.padded = self.padded or not bool(mask.all())
+        self.length += count
+
+    def store(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one layer's newest keys and values (batch, kv_heads, new, head_dim); return all of that layer's."""
+        new = slice(self.length - keys.shape[2], self.length)
+        self.keys[layer, :, :, new] = keys
+        self.values[layer, :, :, new] = values
+        return self.keys[layer, :, :, : self.length], self.values[layer, :, :, : self.length]
+
+    def positions(self, count: int) -> Tensor:
+        """Position of each of the newest `count` tokens in its own text: (count,), or (batch, count) if padded."""
+        if not self.padded:
+            return torch.arange(self.length - count, self.length, device=self.mask.device)
+        real = self.mask[:, : self.length].long().cumsum(-1)[:, -count:]
+        return (real - 1).clamp(min=0)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows only (a row may come several times, to continue one prompt in several ways)."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.mask = self.mask[rows]
+
+    def _grow(self, capacity: int) -> None:
+        def enlarged(old: Tensor, dim: int) -> Tensor:
+            shape = list(old.shape)
+            shape[dim] = capacity
+            new = old.new_ones(shape) if old.dtype == torch.bool else old.new_empty(shape)
+            new.narrow(dim, 0, self.length).copy_(old.narrow(dim, 0, self.length))
+            return new
+
+        self.keys, self.values, self.mask = (
+            enlarged(self.keys, 3),
+            enlarged(self.values, 3),
+            enlarged(self.mask, 1),
+        )
+
+
+class RMSNorm(nn.Module):
+    """Scale each vector to unit root mean square, times a learned weight (arXiv:1910.07467)."""
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of x."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class Rope:
+    """Rotary position embedding (arXiv:2104.09864): turn pairs of features by an angle that grows with position.
+
+    The tables are no module buffers on purpose: `model.to(torch.bfloat16)` must leave them in fp32, where the
+    angles of late positions keep their precision.
+    """
+
+    def __init__(self, head_dim: int, base: float):
+        self.inverse_frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+        self.cos = self.sin = torch.empty(0, head_dim)
+
+    def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin in fp32 for these positions: (..., length, 1, head_dim), to broadcast over heads."""
+        needed = int(positions.max()) + 1
+        if needed > len(self.cos) or self.cos.device != positions.device:
+            angles = torch.outer(torch.arange(max(needed, 2 * len(self.cos))).float(), self.inverse_frequency)
+            angles = torch.cat((angles, angles), dim=-1).to(positions.device)
+            self.cos, self.sin = angles.cos(), angles.sin()
+            self.sin[:, : angles.shape[-1] // 2].neg_()  # the minus sign of the rotation, paid once
+        return self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x (batch, length, heads, head_dim); feature i is paired with feature i + head_dim / 2."""
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat((second, first), dim=-1) * sin).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention (arXiv:2305.13245): several query heads read the same key-value head."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_dim
+        self.qkv = nn.Linear(config.hidden_size, (heads + 2 * kv_heads) * size, bias=config.qkv_bias)
+        self.out = nn.Linear(heads * size, config.hidden_size, bias=False)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(size, config.norm_eps)
+            self.k_norm = RMSNorm(size, config.norm_eps)
+
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        """Mix information between tokens: x (batch, length, hidden_size) to the same shape."""
+        config = self.config
+        batch, length, _ = x.shape
+        heads = self.qkv(x).view(batch, length, -1, config.head_dim)
+        q, k, v = heads.split((config.num_heads, config.num_kv_heads, config.num_kv_heads), dim=2)
+        if config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = apply_rope(q, *rope).transpose(1, 2), apply_rope(k, *rope).transpose(1, 2)
+        v = v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.store(layer, k, v)
+        return self.out(attend(q, k, v, mask).reshape(batch, length, -1))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of q (batch, heads, new, head_dim) over k, v (batch, kv_heads, all, head_dim).
+
+    `mask` (batch or 1, 1, new, all) is True where a query may look; None means causal. Returns (batch, new, heads,
+    head_dim).
+    """
+    batch, heads, length, size = q.shape
+    if length == 1:
+        # One new token sees all that is cached. The heads of a group then differ in their query only, so they can
+        # stand as the rows of one product, and no key is repeated for each of them.
+        q = q.reshape(batch, k.shape[1], -1, size)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(batch, 1, heads, size)
+    causal = mask is None
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=True)
+    return mixed.transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (arXiv:2002.05202): one projection gates the other."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each token on its own: (batch, length, hidden_size) to the same shape."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each on a normalised copy and added back."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.attention = Attention(config)
+        self.feed_forward_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x: Tensor, rope, mask, cache, layer) -> Tensor:
+        """One layer: x (batch, length, hidden_size) to the same shape."""
+        x = x + self.attention(self.attention_norm(x), rope, mask, cache, layer)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class CausalLM(nn.Module):
+    """A language model: token ids in, a score for every possible next token out."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.head.weight = self.embedding.weight
+        self.rope = Rope(config.head_dim, config.rope_base)
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        return self.embedding.weight.dtype
+
+    def new_cache(self, batch_size: int = 1, capacity: int = 64) -> KVCache:
+        """An empty cache of the right shape, device and dtype."""
+        return KVCache(self.config, batch_size, capacity, device=self.device, dtype=self.dtype)
+
+    def forward(
+        self, input_ids: Tensor, cache: KVCache | None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Logits (batch, length, vocab_size) for input_ids (batch, length).
+
+        Args:
+            cache: holds the tokens before these; the new ones are added to it.
+            attention_mask: (batch, length) or, with a cache, also (batch, all tokens so far and these); 0 or False
+                marks padding. Padding may stand on the left only where a text is to go on.
+
+        Raises:
+            ValueError: for shapes that do not fit, or a text longer than the context.
+        """
+        return self.head(self.hidden_states(input_ids, cache, attention_mask))
+
+    def hidden_states(
+        self, input_ids: Tensor, cache: KVCache | None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """As `forward`, without the output head: (batch, length, hidden_size), after the last norm."""
+        batch, length = input_ids.shape
+        padding = _new_columns(attention_mask, batch, length)
+        state = cache if cache is not None else _Uncached(batch, input_ids.device)
+        if state.length + length > self.config.context_length:
+            raise ValueError(
+                f"{state.length + length} tokens do not fit the context of {self.config.context_length}: shorten the "
+                "prompt or ask for fewer new tokens."
+            )
+        if state.batch_size != batch:
+            raise ValueError(f"The cache holds {state.batch_size} rows, the input {batch}: use a new cache.")
+        state.extend(padding, length)
+        rope = self.rope.tables(state.positions(length))
+        mask = _attention_mask(state, length)
+        x = self.embedding(input_ids)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rope, mask, cache, layer)
+        return self.norm(x)
+
+
+class _Uncached(KVCache):
+    """Bookkeeping of a forward pass that keeps no keys and values."""
+
+    def __init__(self, batch_size: int, device: torch.device):
+        self.keys = self.values = None
+        self.mask = torch.ones(batch_size, 0, dtype=torch.bool, device=device)
+        self.padded = False
+        self.length = 0
+
+    def _grow(self, capacity: int) -> None:
+        self.mask = self.mask.new_ones(self.mask.shape[0], capacity)
+
+
+def _new_columns(attention_mask: Tensor | None, batch: int, length: int) -> Tensor | None:
+    if attention_mask is None:
+        return None
+    if attention_mask.shape[0] != batch or attention_mask.shape[1] < length:
+        raise ValueError(
+            f"attention_mask is {tuple(attention_mask.shape)}, input_ids {(batch, length)}: give one value a token."
+        )
+    return attention_mask[:, -length:].bool()
+
+
+def _attention_mask(state: KVCache, length: int) -> Tensor | None:
+    """Who may look at whom, (batch or 1, 1, length, all), or None where SDPA's own causal rule says it."""
+    total = state.length
+    if not state.padded and (length == 1 or length == total):
+        return None
+    queries = torch.arange(total - length, total, device=state.mask.device).unsqueeze(-1)
+    keys = torch.arange(total, device=state.mask.device)
+    allowed = keys <= queries
+    if not state.padded:
+        return allowed[None, None]
+    # A padding token looks at itself, since a row of the softmax without any entry would be NaN.
+    return ((allowed & state.mask[:, None, :total]) | (keys == queries))[:, None]

@@ -1,0 +1,1 @@
+"""How the tiny model came to be: its problems, its corpus and its pre-training."""
