@@ -1,0 +1,169 @@
+"""Files that are written whole or not at all, and the checkpoints of a training run. Taught in ch06.
+
+A checkpoint is a Hugging Face folder (see `weights.py`), so that `load_model` and other libraries can load it. Two
+more files let training go on: `training_state.json` and `training_state.safetensors`.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from shared.model import CausalLM
+from shared.tokenizer import Tokenizer
+from shared.weights import write_hf_files
+
+STATE = "training_state"
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; what is written there takes its place if the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        _make_ordinary(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """As `atomic_file`, for a folder of files. An older model folder of that name is replaced.
+
+    No system swaps two folders in one step: a process killed at that very moment leaves the older one under a hidden
+    name that ends with `.old`. Checkpoints avoid that, since each has a name of its own.
+
+    Raises ValueError if `folder` holds anything but a model, which would be lost.
+    """
+    folder = Path(folder).resolve()
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        yield temporary
+        for path in (temporary, *temporary.iterdir()):
+            _make_ordinary(path)
+        _put_in_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    old = new.with_suffix(".old")
+    os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except OSError:
+        os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: name a folder to write to.")
+    entries = list(folder.iterdir()) if folder.exists() else []
+    is_model = (folder / "config.json").exists() and not any(entry.is_dir() for entry in entries)
+    if entries and not is_model:
+        raise ValueError(f"{folder} holds other things than a model: name a new folder to write to.")
+
+
+def _make_ordinary(path: Path) -> None:
+    """Temporary folders, and files that safetensors writes, are private to their owner: give the usual rights."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def export_hf(model: CausalLM, tokenizer: Tokenizer, folder: str | Path) -> None:
+    """Write a Hugging Face folder that transformers 4 and 5, and what builds on them, can load.
+
+    Raises ValueError if `folder` holds other things than a model, or no family of theirs fits the model.
+    """
+    with atomic_folder(folder) as staging:
+        write_hf_files(model, tokenizer, staging)
+
+
+def save_checkpoint(
+    folder: str | Path,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    state: dict | None = None,
+    tensors: dict[str, Tensor] | None = None,
+) -> None:
+    """Write a model, and what its training needs to go on, to a folder: whole or not at all.
+
+    Args:
+        state: whatever JSON can hold, such as the step and the configuration of the run.
+        tensors: such as `pack_optimizer` and `torch.get_rng_state()` give.
+    """
+    with atomic_folder(folder) as staging:
+        write_hf_files(model, tokenizer, staging)
+        save_file({k: v.contiguous() for k, v in (tensors or {}).items()}, staging / f"{STATE}.safetensors")
+        (staging / f"{STATE}.json").write_text(json.dumps(state or {}, indent=2), encoding="utf-8")
+
+
+def load_training_state(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
+    """The `state` and `tensors` of a checkpoint; its model is loaded by `load_model(folder)`."""
+    folder = Path(folder)
+    try:
+        state = json.loads((folder / f"{STATE}.json").read_text(encoding="utf-8"))
+        return state, load_file(folder / f"{STATE}.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} is no checkpoint to go on from ({error}): name another one or start anew."
+        ) from error
+
+
+def checkpoint_path(root: str | Path, step: int) -> Path:
+    """Where the checkpoint of a step belongs inside the folder of a run."""
+    return Path(root) / f"step-{step:06d}"
+
+
+def list_checkpoints(root: str | Path) -> list[Path]:
+    """The checkpoints inside the folder of a run, oldest step first."""
+    found = [path for path in Path(root).glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def prune_checkpoints(root: str | Path, keep: int = 2) -> None:
+    """Remove all but the newest `keep` checkpoints of a run, and what a killed process left unfinished."""
+    if keep < 1:
+        raise ValueError(f"keep is {keep}: at least one checkpoint must stay.")
+    for path in [*list_checkpoints(root)[:-keep], *Path(root).glob(".step-*.part")]:
+        shutil.rmtree(path)
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of an optimiser (AdamW: step and two moments a parameter), each under a name of its own."""
+    return {
+        f"optimizer.{index}.{name}": value
+        for index, moments in optimizer.state_dict()["state"].items()
+        for name, value in moments.items()
+    }
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put what `pack_optimizer` gave into an optimiser over the same parameters; ignore other tensors."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for full_name, value in tensors.items():
+        if full_name.startswith("optimizer."):
+            _, index, name = full_name.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -1,0 +1,217 @@
+"""Reading GGUF, llama.cpp's format: weights, settings and tokenizer in one file. Taught in appendix D.
+
+Quantised weights are turned back into plain numbers on reading. Needs the package `gguf`, an optional extra.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from torch import Tensor
+
+from shared.hf_format import config_from_hf
+from shared.model import CausalLM, ModelConfig
+from shared.tokenizer import Tokenizer
+from shared.weights import build_model
+
+# The names of a GGUF tensor's pieces and what the Hugging Face format calls them.
+TOP_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+BLOCK_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+NEEDED_FIELDS = (
+    "general.architecture",
+    "tokenizer.ggml.model",
+    "tokenizer.ggml.tokens",
+    "tokenizer.ggml.token_type",
+    "tokenizer.ggml.eos_token_id",
+)
+CONTROL, USER_DEFINED = 3, 4  # kinds of tokens that stand for themselves
+
+# How a text is cut before byte pairs are merged, by the name that a file gives its way of doing so.
+CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
+QWEN2_PIECES = (
+    rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+LLAMA3_PIECES = QWEN2_PIECES.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
+
+
+def load_gguf(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+    """Model and tokenizer from a GGUF file.
+
+    Raises:
+        ImportError: if the package `gguf` is not installed.
+        FileNotFoundError, ValueError: if the file is missing, damaged, or holds what our model does not do.
+    """
+    reader = _open(path)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    lacking = [name for name in NEEDED_FIELDS if name not in fields]
+    if lacking:
+        raise ValueError(f"The GGUF file {path} lacks {', '.join(lacking)}: download a complete model.")
+    source = GgufTensors(reader, fields)
+    config = _config(fields, source)
+    model = build_model(config, source, device=device, dtype=dtype, origin=path)
+    return model, tokenizer_from_fields(fields)
+
+
+def _open(path: Path):
+    try:
+        import gguf
+    except ImportError:
+        raise ImportError('GGUF files need one more package: run pip install "gguf>=0.17".') from None
+    if not path.is_file():
+        raise FileNotFoundError(f"The GGUF file {path} is missing: check its name or download it again.")
+    try:
+        return gguf.GGUFReader(path)
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"The GGUF file {path} is damaged or cut short ({error}): download it again."
+        ) from error
+
+
+# --- configuration ------------------------------------------------------------------------------------------
+
+
+def _config(fields: dict[str, Any], tensors: "GgufTensors") -> ModelConfig:
+    """Our configuration, by way of the settings that a config.json would hold."""
+    kind = fields["general.architecture"]
+    scaling = fields.get(f"{kind}.rope.scaling.type", "none")
+    heads = fields.get(f"{kind}.attention.head_count")
+    settings = {
+        "model_type": kind,
+        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
+        "hidden_size": fields.get(f"{kind}.embedding_length"),
+        "intermediate_size": fields.get(f"{kind}.feed_forward_length"),
+        "num_hidden_layers": fields.get(f"{kind}.block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": fields.get(f"{kind}.attention.head_count_kv"),
+        "head_dim": fields.get(f"{kind}.attention.key_length") or fields.get(f"{kind}.rope.dimension_count"),
+        "max_position_embeddings": fields.get(f"{kind}.context_length"),
+        "rms_norm_eps": fields.get(f"{kind}.attention.layer_norm_rms_epsilon"),
+        "rope_theta": fields.get(f"{kind}.rope.freq_base"),
+        "rope_scaling": None if scaling == "none" else {"rope_type": scaling},
+        "use_sliding_window": True,
+        "sliding_window": fields.get(f"{kind}.attention.sliding_window"),
+        "tie_word_embeddings": "lm_head.weight" not in tensors,
+    }
+    return config_from_hf({name: value for name, value in settings.items() if value is not None})
+
+
+# --- weights ------------------------------------------------------------------------------------------------
+
+
+class GgufTensors(Mapping[str, Tensor]):
+    """The tensors of a GGUF file in fp32 under Hugging Face names, each converted when it is asked for."""
+
+    def __init__(self, reader, fields: dict[str, Any]):
+        self._tensors = {_hf_name(tensor.name): tensor for tensor in reader.tensors}
+        self._heads = {}
+        if fields["general.architecture"] == "llama":
+            heads = fields["llama.attention.head_count"]
+            self._heads = {"q_proj": heads, "k_proj": fields.get("llama.attention.head_count_kv", heads)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        from gguf.quants import dequantize
+
+        raw = self._tensors[name]
+        tensor = torch.from_numpy(dequantize(raw.data, raw.tensor_type).copy())
+        heads = self._heads.get(name.split(".")[-2])
+        return tensor if heads is None else _unpermute(tensor, heads)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def _hf_name(name: str) -> str:
+    """`blk.3.attn_q.weight` is `model.layers.3.self_attn.q_proj.weight`; an unknown name stays as it is."""
+    stem, _, kind = name.rpartition(".")
+    if stem in TOP_NAMES:
+        return f"{TOP_NAMES[stem]}.{kind}"
+    block, _, piece = stem.removeprefix("blk.").partition(".")
+    return f"model.layers.{block}.{BLOCK_NAMES[piece]}.{kind}" if piece in BLOCK_NAMES else name
+
+
+def _unpermute(weight: Tensor, heads: int) -> Tensor:
+    """Llama files interleave the two features that RoPE turns together; ours stand half a head apart."""
+    rows = weight.shape[0]
+    return weight.view(heads, rows // heads // 2, 2, -1).transpose(1, 2).reshape(weight.shape)
+
+
+# --- tokenizer ----------------------------------------------------------------------------------------------
+
+
+def tokenizer_from_fields(fields: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that a GGUF file's settings describe."""
+    tokens, ids = fields["tokenizer.ggml.tokens"], _special_ids(fields)
+    special = {name: tokens[ids[name]] for name in ("eos", "pad", "bos") if name in ids}
+    stop = [ids["eot"]] if "eot" in ids else []
+    template = fields.get("tokenizer.chat_template")
+    return Tokenizer(_backend(fields, tokens), **special, stop=stop, chat_template=template)
+
+
+def _special_ids(fields: dict[str, Any]) -> dict[str, int]:
+    names = {"eos": "eos", "bos": "bos", "eot": "eot", "pad": "padding"}
+    keys = {short: f"tokenizer.ggml.{name}_token_id" for short, name in names.items()}
+    return {short: fields[key] for short, key in keys.items() if key in fields}
+
+
+def _backend(fields: dict[str, Any], tokens: list[str]) -> tokenizers.Tokenizer:
+    """The tokenizer that tokenizer.json would give: vocabulary, merges, and how a text is cut before."""
+    kind, cut = fields["tokenizer.ggml.model"], fields.get("tokenizer.ggml.pre", "default")
+    if kind != "gpt2" or cut not in _PRE_TOKENIZERS:
+        raise ValueError(
+            f"The GGUF file has a tokenizer of the kind {kind}/{cut}, which is not supported: take the "
+            "model's Hugging Face folder."
+        )
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    backend = tokenizers.Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, ignore_merges=cut == "llama-bpe")
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(_PRE_TOKENIZERS[cut])
+    backend.decoder = decoders.ByteLevel()
+    if cut == "qwen2":
+        backend.normalizer = normalizers.NFC()
+    kinds = list(zip(tokens, fields["tokenizer.ggml.token_type"], strict=True))
+    backend.add_special_tokens(
+        [AddedToken(t, normalized=False, special=True) for t, k in kinds if k == CONTROL]
+    )
+    backend.add_tokens(
+        [AddedToken(t, normalized=False, special=False) for t, k in kinds if k == USER_DEFINED]
+    )
+    return backend
+
+
+def _split(pattern: str) -> list:
+    return [
+        pre_tokenizers.Split(Regex(pattern), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+
+
+_PRE_TOKENIZERS = {
+    "qwen2": _split(QWEN2_PIECES),
+    "llama-bpe": _split(LLAMA3_PIECES),
+    "smollm": [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ],
+    "gpt-2": [pre_tokenizers.ByteLevel(add_prefix_space=False)],
+}

@@ -1,0 +1,241 @@
+"""Text to token ids and back, special tokens, and the chat format. Taught in ch02 and appendix G."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from jinja2 import TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+THINK_TAGS = ("<think>", "</think>")
+CHATML_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+class Tokenizer:
+    """A byte-pair tokenizer (arXiv:1508.07909) with the special tokens of its model.
+
+    Attributes:
+        eos_id: the token that ends a text. Base and chat models of one family differ here: Qwen3's base
+            models end with `<|endoftext|>`, its chat models with `<|im_end|>`.
+        pad_id: fills up short rows of a batch; `eos_id` where the model names none.
+        stop_ids: every token that ends a text, `eos_id` first.
+        chat_template: Jinja text of the chat format, or None.
+
+    Raises ValueError if a named special token is not in the vocabulary.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        eos: str = "<|endoftext|>",
+        pad: str | None = None,
+        *,
+        bos: str | None = None,
+        stop: Iterable[int] = (),
+        chat_template: str | None = None,
+    ):
+        self.backend = backend
+        self.eos_id = self.token_id(eos)
+        self.pad_id = self.token_id(pad or eos)
+        self.bos_id = None if bos is None else self.token_id(bos)
+        self.stop_ids = tuple(dict.fromkeys((self.eos_id, *stop)))
+        self.chat_template = chat_template
+        added = backend.get_added_tokens_decoder()
+        self._hidden = {i for i, token in added.items() if token.special and token.content not in THINK_TAGS}
+
+    @classmethod
+    def from_file(cls, path: str | Path, **options) -> "Tokenizer":
+        """Read a `tokenizer.json`; `options` are those of the constructor."""
+        return cls(_read_backend(Path(path)), **options)
+
+    @classmethod
+    def from_pretrained_folder(cls, folder: str | Path) -> "Tokenizer":
+        """Read `tokenizer.json` and, beside it, what transformers saves: special tokens and chat template."""
+        folder = Path(folder)
+        backend = _read_backend(folder / "tokenizer.json")
+        settings = _read_json(folder / "tokenizer_config.json")
+        special = {name: _content(settings.get(f"{name}_token")) for name in ("eos", "pad", "bos")}
+        stop = _end_ids(_read_json(folder / "generation_config.json"))
+        if special["eos"] is None:
+            stop = stop or _end_ids(_read_json(folder / "config.json"))
+            if not stop:
+                raise ValueError(
+                    f"No file in {folder} names the end token: add eos_token to tokenizer_config.json."
+                )
+            special["eos"] = backend.id_to_token(stop[0])
+        return cls(backend, **special, stop=stop, chat_template=_chat_template(folder, settings))
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are; a model's own `vocab_size` may be rounded up from it."""
+        return self.backend.get_vocab_size()
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Every token that stands for itself and is never split, with its id."""
+        return {token.content: i for i, token in self.backend.get_added_tokens_decoder().items()}
+
+    def token_id(self, token: str) -> int:
+        """Id of one token given by its exact text."""
+        found = self.backend.token_to_id(token)
+        if found is None:
+            raise ValueError(
+                f"The token {token!r} is not in the vocabulary: name one that is in tokenizer.json."
+            )
+        return found
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """Token ids of a text. `add_special_tokens` adds what a model wants in front, such as `<s>`."""
+        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """Text of token ids. Special tokens are left out unless asked for; `<think>` tags always stay."""
+        ids = [int(i) for i in ids]
+        if skip_special_tokens:
+            ids = [i for i in ids if i not in self._hidden]
+        return self.backend.decode(ids, skip_special_tokens=False)
+
+    def apply_chat_template(
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool = True,
+        enable_thinking: bool | None = None,
+        **variables,
+    ) -> str:
+        """The text of a conversation in the format that the chat model was trained on.
+
+        Args:
+            messages: dicts with "role" ("system", "user" or "assistant") and "content".
+            add_generation_prompt: end with the opening of the assistant's turn.
+            enable_thinking: Qwen3's switch; None leaves it to the template (there: thinking).
+            variables: further variables of the template, such as `tools`.
+
+        Raises:
+            ValueError: if there is no template, no message, or the template refuses the messages.
+        """
+        if self.chat_template is None:
+            raise ValueError(
+                "This tokenizer has no chat template: load a chat model, or set tokenizer.chat_template."
+            )
+        if not messages:
+            raise ValueError(
+                "There are no messages: give at least one, such as {'role': 'user', 'content': 'Hi'}."
+            )
+        if enable_thinking is not None:
+            variables["enable_thinking"] = enable_thinking
+        names = {"eos_token": self.eos_id, "pad_token": self.pad_id, "bos_token": self.bos_id}
+        tokens = {name: self.backend.id_to_token(i) for name, i in names.items() if i is not None}
+        try:
+            return _compile_template(self.chat_template).render(
+                messages=messages,
+                add_generation_prompt=add_generation_prompt,
+                **{"tools": None, **tokens, **variables},
+            )
+        except (TemplateError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"The chat template cannot show these messages ({error}): check each role and content."
+            ) from error
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them."""
+        folder = Path(folder)
+        self.backend.save(str(folder / "tokenizer.json"))
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": self.backend.id_to_token(self.eos_id),
+            "pad_token": self.backend.id_to_token(self.pad_id),
+            "clean_up_tokenization_spaces": False,
+        }
+        if self.bos_id is not None:
+            settings["bos_token"] = self.backend.id_to_token(self.bos_id)
+        if self.chat_template is not None:
+            settings["chat_template"] = self.chat_template
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def _read_backend(path: Path) -> tokenizers.Tokenizer:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The tokenizer file {path} is missing: restore it with git checkout or download it again."
+        )
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(
+            f"The tokenizer file {path} is damaged ({error}): restore it by git checkout or download it again."
+        ) from error
+
+
+def _read_json(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): download it again.") from error
+
+
+def _content(token: str | dict | None) -> str | None:
+    """A special token's text; some files write it as a dict with its matching rules."""
+    return token["content"] if isinstance(token, dict) else token
+
+
+def _end_ids(settings: dict) -> list[int]:
+    """`eos_token_id`, which is one id or a list of them."""
+    ids = settings.get("eos_token_id")
+    if ids is None:
+        return []
+    return ids if isinstance(ids, list) else [ids]
+
+
+def _chat_template(folder: Path, settings: dict) -> str | None:
+    """A file of its own in newer folders, in older ones a setting: one template or a list of named ones."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        return next((each["template"] for each in template if each["name"] == "default"), None)
+    return template
+
+
+class _Generation(Extension):
+    """The tag `{% generation %}`, with which some templates mark the assistant's text: show its body."""
+
+    tags = {"generation"}  # noqa: RUF012 (the name and kind that Jinja reads)
+
+    def parse(self, parser):
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
+    # Jinja's own filter escapes HTML characters.
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+@lru_cache(maxsize=8)
+def _compile_template(text: str):
+    """Compile in a sandbox, since a template is foreign code, with the settings it was written for."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(text)

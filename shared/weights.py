@@ -1,0 +1,217 @@
+"""Weights into a model and out of it, by safetensors files only, which cannot run code. Taught in appendix D.
+
+Two formats: a Hugging Face folder, and a single file under our own parameter names whose metadata holds the
+configuration (the tiny model ships as one).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from shared.hf_format import Part, config_from_hf, config_to_hf, weight_parts
+from shared.model import CausalLM, ModelConfig, Rope
+from shared.tokenizer import Tokenizer
+
+AGAIN = "download or save it again"
+
+
+class SafetensorsFiles(Mapping[str, Tensor]):
+    """Tensors by name from one or several safetensors files, each read when it is asked for."""
+
+    def __init__(self, paths: list[Path], restore: str = AGAIN):
+        self._files = [_open(path, restore) for path in paths]
+        self._where = {name: file for file in self._files for name in list(file.keys())}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._where[name].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the first file says about itself."""
+        return self._files[0].metadata() or {}
+
+
+def _open(path: Path, restore: str):
+    if not path.is_file():
+        raise FileNotFoundError(f"The weights file {path} is missing: {restore}.")
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"The weights file {path} is damaged or cut short ({error}): {restore}.") from error
+
+
+# --- building a model ---------------------------------------------------------------------------------------
+
+
+def empty_model(config: ModelConfig) -> CausalLM:
+    """A model whose weights have shapes but no memory yet: nothing is drawn only to be overwritten."""
+    with torch.device("meta"):
+        model = CausalLM(config)
+    model.rope = Rope(config.head_dim, config.rope_base)  # it is no weight and must have numbers
+    return model
+
+
+def build_model(
+    config: ModelConfig,
+    source: Mapping[str, Tensor],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    origin: str | Path = "The source",
+    parts: dict[str, list[Part]] | None = None,
+) -> CausalLM:
+    """A model with the weights of `source`, read one parameter at a time.
+
+    Args:
+        origin: what to call the source in errors.
+        parts: the tensors that each parameter is made of; Hugging Face names if not given.
+
+    Raises:
+        ValueError: if a tensor is missing, one is left over, or one has another shape than `config` says.
+    """
+    parts = parts or weight_parts(config)
+    _check_names({part.name for of in parts.values() for part in of}, source, config, origin)
+    model = empty_model(config)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    weights = {}
+    for name, of in parts.items():
+        tensors = [_checked(source[part.name], part, shapes[name], origin) for part in of]
+        joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+        # A copy, so that no weight is a window into a mapped file that may be overwritten.
+        weights[name] = joined.to(device=device, dtype=dtype, copy=True)
+    model.load_state_dict(weights, strict=False, assign=True)
+    if config.tie_embeddings:
+        model.head.weight = model.embedding.weight
+    return model.eval()
+
+
+def _check_names(
+    wanted: set[str], source: Mapping[str, Tensor], config: ModelConfig, origin: str | Path
+) -> None:
+    extra = {name for name in set(source) - wanted if not name.endswith("rotary_emb.inv_freq")}
+    if config.tie_embeddings and "lm_head.weight" in extra:
+        # Some files repeat the embedding as the output head; a head of its own must not be dropped.
+        if not torch.equal(source["lm_head.weight"], source["model.embed_tokens.weight"]):
+            raise ValueError(
+                f"{origin} has an output head that differs from the embedding, but its configuration ties the "
+                "two: set tie_word_embeddings to false in config.json."
+            )
+        extra.remove("lm_head.weight")
+    problems = {"lacks": wanted - set(source), "has the unexpected": extra}
+    said = [f"{verb} {_some(names)}" for verb, names in problems.items() if names]
+    if said:
+        raise ValueError(f"{origin} does not fit its configuration: it {' and '.join(said)}; {AGAIN}.")
+
+
+def _some(names: set[str], limit: int = 4) -> str:
+    shown = ", ".join(sorted(names)[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _checked(tensor: Tensor, part: Part, shape: torch.Size, origin: str | Path) -> Tensor:
+    wanted = (part.rows, *shape[1:])
+    if tuple(tensor.shape) != wanted:
+        raise ValueError(
+            f"{origin}: the tensor {part.name} has the shape {tuple(tensor.shape)}, but the configuration "
+            f"says {wanted}; {AGAIN}."
+        )
+    return tensor
+
+
+# --- a single file of ours ----------------------------------------------------------------------------------
+
+
+def save_weights_file(path: Path, model: CausalLM) -> None:
+    """Write the weights under our own names, with the configuration in the file's metadata."""
+    tensors = {name: value.detach().contiguous() for name, value in model.named_parameters()}
+    save_file(tensors, path, {"config": json.dumps(asdict(model.config)), "format": "pt"})
+
+
+def load_weights_file(path: Path, device: torch.device, dtype: torch.dtype, restore: str = AGAIN) -> CausalLM:
+    """Read what `save_weights_file` wrote."""
+    source = SafetensorsFiles([path], restore)
+    try:
+        config = ModelConfig(**json.loads(source.metadata["config"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The metadata of {path} holds no configuration of this course ({error}): {restore}, or name the "
+            "folder that the file is in if it is a Hugging Face one."
+        ) from error
+    parts = {name: [Part(name, p.shape[0])] for name, p in empty_model(config).named_parameters()}
+    return build_model(config, source, device=device, dtype=dtype, origin=path, parts=parts)
+
+
+# --- a Hugging Face folder ----------------------------------------------------------------------------------
+
+
+def load_hf_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+    """Model and tokenizer from a Hugging Face folder."""
+    config = config_from_hf(read_json(folder / "config.json"))
+    source = SafetensorsFiles(_weight_files(folder))
+    model = build_model(config, source, device=device, dtype=dtype, origin=folder)
+    return model, Tokenizer.from_pretrained_folder(folder)
+
+
+def read_json(path: Path) -> dict:
+    """The content of a JSON file; a missing or damaged one is a one-sentence error."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: name a folder that holds a model, or {AGAIN}.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): {AGAIN}.") from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The folder's one safetensors file, or the shards that its index names."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / Path(name).name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    pickled = sorted(path.name for pattern in ("*.bin", "*.pth", "*.pt") for path in folder.glob(pattern))
+    if pickled:
+        raise ValueError(
+            f"{folder} holds its weights only as {pickled[0]}, a format that can run code when it is loaded: "
+            "take the model's safetensors files."
+        )
+    raise FileNotFoundError(f"{folder} holds no model.safetensors: download or save the model again.")
+
+
+def write_hf_files(model: CausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a model into an existing folder: configuration, weights, tokenizer, chat template, end tokens."""
+    generation = {
+        "eos_token_id": list(tokenizer.stop_ids),
+        "pad_token_id": tokenizer.pad_id,
+        "do_sample": False,
+    }
+    settings = {
+        "config.json": config_to_hf(model.config, tokenizer, model.dtype),
+        "generation_config.json": generation,
+    }
+    for name, content in settings.items():
+        (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+    save_file(hf_weights(model), folder / "model.safetensors", {"format": "pt"})
+    tokenizer.save(folder)
+
+
+def hf_weights(model: CausalLM) -> dict[str, Tensor]:
+    """The model's weights under Hugging Face names."""
+    ours = dict(model.named_parameters())
+    weights = {}
+    for name, parts in weight_parts(model.config).items():
+        pieces = ours[name].detach().split([part.rows for part in parts])
+        weights |= {part.name: piece.contiguous() for part, piece in zip(parts, pieces, strict=True)}
+    return weights

@@ -1,0 +1,170 @@
+"""GGUF files of the three families, written by the `gguf` package, against transformers' models."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from shared import gguf_format
+from shared.loading import load_model
+from shared.tokenizer import Tokenizer
+from tests.small_models import hf_model, random_ids, small_backend
+
+IDS = random_ids(2, 30)
+
+
+@pytest.fixture(autouse=True)
+def _no_grad():
+    with torch.no_grad():
+        yield
+
+
+NAMES = {theirs: ours for ours, theirs in gguf_format.BLOCK_NAMES.items()}
+TOP = {theirs: ours for ours, theirs in gguf_format.TOP_NAMES.items()}
+
+
+def gguf_name(name: str) -> str:
+    stem, _, kind = name.rpartition(".")
+    if stem in TOP:
+        return f"{TOP[stem]}.{kind}"
+    _, _, layer, piece = stem.split(".", 3)
+    return f"blk.{layer}.{NAMES[piece]}.{kind}"
+
+
+def write_gguf(path, hf, kind="F32", rope_scaling=None, architecture=None, tokenizer_model="gpt2"):
+    """A GGUF file as llama.cpp's converter writes it; returns transformers' model with the rounded weights."""
+    gguf = pytest.importorskip("gguf")
+    config = hf.config
+    architecture = architecture or config.model_type
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    if getattr(config, "head_dim", None):
+        writer.add_key_length(config.head_dim)
+    if rope_scaling:
+        writer.add_rope_scaling_type(rope_scaling)
+    backend = small_backend()
+    vocabulary = backend.get_vocab()
+    writer.add_tokenizer_model(tokenizer_model)
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(sorted(vocabulary, key=vocabulary.get))
+    writer.add_token_types([3, 3, 3] + [1] * (len(vocabulary) - 5) + [4, 4])
+    writer.add_token_merges([" ".join(m) for m in json.loads(backend.to_str())["model"]["merges"]])
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(0)
+    writer.add_chat_template("{{ messages[0].content }}")
+    _add_tensors(gguf, writer, hf, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return hf
+
+
+def _add_tensors(gguf, writer, hf, kind):
+    config = hf.config
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, tensor in hf.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        quantization = getattr(gguf.GGMLQuantizationType, kind if tensor.ndim == 2 else "F32")
+        data = gguf.quants.quantize(tensor.numpy(), quantization)
+        tensor.copy_(torch.from_numpy(np.array(gguf.quants.dequantize(data, quantization))))
+        piece = name.split(".")[-2]
+        if config.model_type == "llama" and piece in heads:
+            halves = tensor.view(heads[piece], 2, -1, tensor.shape[1])
+            data = gguf.quants.quantize(halves.transpose(1, 2).reshape(tensor.shape).numpy(), quantization)
+        writer.add_tensor(gguf_name(name), data, raw_dtype=quantization)
+
+
+@pytest.mark.parametrize("variant", ["qwen3-tied", "qwen2-untied", "llama-tied", "llama-untied"])
+def test_gguf_file_of_each_family(tmp_path, variant):
+    hf = write_gguf(tmp_path / "model.gguf", hf_model(variant))
+    model, tokenizer = load_model(tmp_path / "model.gguf", device="cpu")
+    torch.testing.assert_close(model(IDS), hf(IDS).logits, atol=1e-4, rtol=0)
+    assert model.config.tie_embeddings == hf.config.tie_word_embeddings
+    assert model.config.context_length == 128
+    assert (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id) == (2, 0, None)
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}]) == "Hi"
+    text = "The answer is<think>that</think><|im_end|>"
+    assert tokenizer.encode(text) == Tokenizer(small_backend()).encode(text)
+    assert tokenizer.decode(tokenizer.encode(text)) == "The answer is<think>that</think>"
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_1"])
+def test_gguf_number_formats(tmp_path, kind):
+    hf = write_gguf(tmp_path / "model.gguf", hf_model("llama-tied"), kind)
+    model, _ = load_model(tmp_path / "model.gguf", device="cpu")
+    torch.testing.assert_close(model(IDS), hf(IDS).logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"architecture": "gemma"}, "architecture gemma is not supported"),
+        ({"tokenizer_model": "llama"}, "tokenizer of the kind llama/gpt-2.*Hugging Face folder"),
+    ],
+)
+def test_gguf_files_that_are_refused(tmp_path, options, message):
+    write_gguf(tmp_path / "model.gguf", hf_model("llama-tied"), **options)
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path / "model.gguf", device="cpu")
+
+
+def test_gguf_with_scaled_rope_is_refused(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    write_gguf(tmp_path / "model.gguf", hf_model("qwen2-tied"), rope_scaling=gguf.RopeScalingType.YARN)
+    with pytest.raises(ValueError, match="scales its RoPE"):
+        load_model(tmp_path / "model.gguf", device="cpu")
+
+
+def test_gguf_that_is_cut_short_or_no_gguf(tmp_path):
+    path = tmp_path / "model.gguf"
+    write_gguf(path, hf_model("llama-tied"))
+    whole = path.read_bytes()
+    for content in (b"", b"GGUF", whole[:1000], whole[:-1000], b"x" * 400):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"model\.gguf is damaged or cut short .*download it again"):
+            load_model(path, device="cpu")
+
+
+def test_gguf_without_its_package(tmp_path, monkeypatch):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ImportError, match=r'pip install "gguf'):
+        load_model(tmp_path / "model.gguf", device="cpu")
+
+
+def test_gguf_tokenizer_of_qwen3_equals_the_original(test_data):
+    """The pieces that a text is cut into are not in the file, only the name of the rule."""
+    folder, problems = test_data / "qwen3-tokenizer", test_data / "math500_test.json"
+    if not (folder.is_dir() and problems.is_file()):
+        pytest.skip(f"qwen3-tokenizer and math500_test.json are not both in {test_data}")
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    added = {token["content"]: 3 if token["special"] else 4 for token in content["added_tokens"]}
+    original = Tokenizer.from_pretrained_folder(folder)
+    vocabulary = original.backend.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.get)
+    fields = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [added.get(token, 1) for token in tokens],
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in content["model"]["merges"]],
+        "tokenizer.ggml.eos_token_id": original.eos_id,
+    }
+    rebuilt = gguf_format.tokenizer_from_fields(fields)
+    texts = [p["problem"] + p["solution"] for p in json.loads(problems.read_text(encoding="utf-8"))[:40]]
+    for text in [*texts, "<think>\ncafé e\u0301 12345</think><|im_end|>", " I'LL \n\n\t go 日本"]:
+        assert rebuilt.encode(text) == original.encode(text)
+        assert rebuilt.decode(rebuilt.encode(text)) == original.decode(original.encode(text))
