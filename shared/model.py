@@ -8,6 +8,7 @@ The same forward pass serves one prompt, a batch, and left-padded prompts of dif
 (how to use it) and appendix C (how it is built).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -60,9 +61,9 @@ class KVCache:
     def __init__(
         self, config: ModelConfig, batch_size: int = 1, capacity: int = 64, *, device=None, dtype=None
     ):
-        shape = (config.num_layers, batch_size, config.num_kv_heads, capacity, config.head_dim)
-        self.keys = torch.empty(shape, device=device, dtype=dtype)
-        self.values = torch.empty(shape, device=device, dtype=dtype)
+        shape = (batch_size, config.num_kv_heads, capacity, config.head_dim)
+        self.keys = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
+        self.values = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
         self.mask = torch.ones(batch_size, capacity, dtype=torch.bool, device=device)
         self.padded = False
         self.length = 0
@@ -88,10 +89,11 @@ class KVCache:
 
     def store(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write one layer's newest keys and values (batch, kv_heads, new, head_dim); return all of that layer's."""
-        new = slice(self.length - keys.shape[2], self.length)
-        self.keys[layer, :, :, new] = keys
-        self.values[layer, :, :, new] = values
-        return self.keys[layer, :, :, : self.length], self.values[layer, :, :, : self.length]
+        all_keys, all_values = self.keys[layer], self.values[layer]
+        start, end = self.length - keys.shape[2], self.length
+        all_keys[:, :, start:end] = keys
+        all_values[:, :, start:end] = values
+        return all_keys[:, :, :end], all_values[:, :, :end]
 
     def positions(self, count: int) -> Tensor:
         """Position of each of the newest `count` tokens in its own text: (count,), or (batch, count) if padded."""
@@ -102,22 +104,44 @@ class KVCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows only (a row may come several times, to continue one prompt in several ways)."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.mask = self.mask[rows]
+        if len(rows) > self.batch_size:
+            self._replace(lambda old, _: old[rows])
+            return
+        # Rows that keep their place are not copied: where few rows leave, that is almost all of them.
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+
+        def overwritten(old: Tensor, columns: int) -> Tensor:
+            used = old.narrow(columns, 0, self.length)
+            used[moved] = used[rows[moved]]
+            return old[: len(rows)]
+
+        self._replace(overwritten)
+
+    def trim(self) -> None:
+        """Drop the leading columns that are padding in every row."""
+        if self.padded:
+            used = self.mask[:, : self.length]
+            first = int(used.any(dim=0).int().argmax())
+            kept = self.capacity - first
+            self._replace(lambda old, columns: old.narrow(columns, first, kept))
+            self.length -= first
+            self.padded = not bool(self.mask[:, : self.length].all())
 
     def _grow(self, capacity: int) -> None:
-        def enlarged(old: Tensor, dim: int) -> Tensor:
+        def enlarged(old: Tensor, columns: int) -> Tensor:
             shape = list(old.shape)
-            shape[dim] = capacity
+            shape[columns] = capacity
             new = old.new_ones(shape) if old.dtype == torch.bool else old.new_empty(shape)
-            new.narrow(dim, 0, self.length).copy_(old.narrow(dim, 0, self.length))
+            new.narrow(columns, 0, self.length).copy_(old.narrow(columns, 0, self.length))
             return new
 
-        self.keys, self.values, self.mask = (
-            enlarged(self.keys, 3),
-            enlarged(self.values, 3),
-            enlarged(self.mask, 1),
-        )
+        self._replace(enlarged)
+
+    def _replace(self, change: Callable[[Tensor, int], Tensor]) -> None:
+        """Apply `change` to every tensor; it is told which dimension counts the tokens."""
+        self.keys = [change(keys, 2) for keys in self.keys]
+        self.values = [change(values, 2) for values in self.values]
+        self.mask = change(self.mask, 1)
 
 
 class RMSNorm(nn.Module):
@@ -293,8 +317,8 @@ class CausalLM(nn.Module):
     ) -> Tensor:
         """As `forward`, without the output head: (batch, length, hidden_size), after the last norm."""
         batch, length = input_ids.shape
-        padding = _new_columns(attention_mask, batch, length)
         state = cache if cache is not None else _Uncached(batch, input_ids.device)
+        padding = _new_columns(attention_mask, batch, length, state.length)
         if state.length + length > self.config.context_length:
             raise ValueError(
                 f"{state.length + length} tokens do not fit the context of {self.config.context_length}: shorten the "
@@ -324,10 +348,10 @@ class _Uncached(KVCache):
         self.mask = self.mask.new_ones(self.mask.shape[0], capacity)
 
 
-def _new_columns(attention_mask: Tensor | None, batch: int, length: int) -> Tensor | None:
+def _new_columns(attention_mask: Tensor | None, batch: int, length: int, past: int) -> Tensor | None:
     if attention_mask is None:
         return None
-    if attention_mask.shape[0] != batch or attention_mask.shape[1] < length:
+    if tuple(attention_mask.shape) not in ((batch, length), (batch, past + length)):
         raise ValueError(
             f"attention_mask is {tuple(attention_mask.shape)}, input_ids {(batch, length)}: give one value a token."
         )

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from shared.checkpoints import atomic_file, pack_optimizer, unpack_optimizer
 from shared.generation import generate
 from shared.grading import extract_answer, grade
 from shared.model import CausalLM
@@ -35,6 +36,7 @@ from shared.tiny.config import TINY_CONFIG
 from shared.tiny.corpus import LEVELS, generate_minimath
 from shared.tiny.documents import Document, draw_document
 from shared.tokenizer import Tokenizer
+from shared.weights import save_weights_file
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VISIBLE_TOKENS = ("<think>", "</think>")
@@ -201,7 +203,8 @@ def accuracy_by_level(
     texts = [c.text for c in generate(model, tokenizer, prompts, max_new_tokens=160)]
     right = [grade(extract_answer(t) or "", p["answer"]) for t, p in zip(texts, problems, strict=True)]
     model.train()
-    by_level = {str(v): [r for r, p in zip(right, problems, strict=True) if p["level"] == v] for v in LEVELS}
+    present = [level for level in LEVELS if any(p["level"] == level for p in problems)]
+    by_level = {str(v): [r for r, p in zip(right, problems, strict=True) if p["level"] == v] for v in present}
     return {"all": _mean(right), **{level: _mean(rows) for level, rows in by_level.items()}}
 
 
@@ -212,37 +215,22 @@ def _mean(values: list[bool]) -> float:
 # --- files ----------------------------------------------------------------------------------------------------
 
 
-def save_state(folder: Path, model: CausalLM, optimizer: torch.optim.Optimizer, state: dict) -> None:
+def save_state(path: Path, model: CausalLM, optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Write weights, optimiser moments and progress into one file, whole or not at all."""
-    tensors = dict(model.state_dict())
-    tensors.pop("head.weight")
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-    save_file(tensors, folder / "state.tmp", {"state": json.dumps(state)})
-    os.replace(folder / "state.tmp", folder / "state.safetensors")
+    tensors = dict(model.named_parameters()) | pack_optimizer(optimizer)
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, {"state": json.dumps(state)})
 
 
-def load_state(folder: Path, model: CausalLM, optimizer: torch.optim.Optimizer) -> dict:
+def load_state(path: Path, model: CausalLM, optimizer: torch.optim.Optimizer) -> dict:
     """Bring back what `save_state` wrote; returns the progress."""
-    tensors = load_file(folder / "state.safetensors")
-    moments: dict[int, dict] = {}
-    for name in [n for n in tensors if n.startswith("optimizer.")]:
-        _, index, key = name.split(".")
-        moments.setdefault(int(index), {})[key] = tensors.pop(name)
-    model.load_state_dict(tensors | {"head.weight": tensors["embedding.weight"]})
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-    with safe_open(folder / "state.safetensors", "pt") as file:
+    tensors = load_file(path)
+    unpack_optimizer(optimizer, tensors)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[name])
+    with safe_open(path, "pt") as file:
         return json.loads(file.metadata()["state"])
-
-
-def save_model(path: Path, model: CausalLM) -> None:
-    """The weights with their configuration, as `load_model("tiny")` reads them."""
-    tensors = {
-        name: value.contiguous() for name, value in model.state_dict().items() if name != "head.weight"
-    }
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, {"config": json.dumps(asdict(model.config)), "format": "pt"})
-    os.replace(temporary, path)
 
 
 # --- the run --------------------------------------------------------------------------------------------------
@@ -258,8 +246,8 @@ def pretrain(folder: Path, recipe: Recipe, evaluate_every: int = 5, problems: in
     model = CausalLM(TINY_CONFIG)
     optimizer = make_optimizer(model, recipe)
     state = {"recipe": asdict(recipe), "chunk": 0, "step": 0, "tokens": 0, "seconds": 0.0}
-    if (folder / "state.safetensors").exists():
-        state = load_state(folder, model, optimizer)
+    if (folder / STATE).exists():
+        state = load_state(folder / STATE, model, optimizer)
         if state["recipe"] != asdict(recipe):
             raise ValueError(f"{folder} holds a run of another recipe: name another folder with --out.")
     validation = generate_minimath(problems, seed=1_000 + recipe.seed)
@@ -270,7 +258,8 @@ def pretrain(folder: Path, recipe: Recipe, evaluate_every: int = 5, problems: in
                 scores = {s: accuracy_by_level(model, tokenizer, validation, s) for s in ("direct", "cot")}
                 _log(folder, {**_progress(state), "accuracy": scores, "n": problems})
                 bar.write(json.dumps(scores))
-    save_model(folder / "tiny-base.safetensors", model)
+    with atomic_file(folder / "tiny-base.safetensors") as temporary:
+        save_weights_file(temporary, model)
     return model.eval()
 
 
@@ -283,7 +272,7 @@ def _one_chunk(folder, model, tokenizer, optimizer, recipe, state, bar) -> None:
     state["chunk"] += 1
     state["tokens"] += tokens
     state["seconds"] += time.perf_counter() - start
-    save_state(folder, model, optimizer, state)
+    save_state(folder / STATE, model, optimizer, state)
     _log(folder, {**_progress(state), "phase": phase, "loss": round(loss, 4)})
     bar.set_postfix(loss=f"{loss:.3f}", tokens=f"{state['tokens'] / 1e6:.1f}M")
 

@@ -1,0 +1,254 @@
+"""MiniMath, the pre-training corpus and the pre-training run."""
+
+import ast
+import operator
+import random
+import re
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+import torch
+
+from shared.grading import extract_answer, grade
+from shared.model import CausalLM
+from shared.tiny import documents, pretrain
+from shared.tiny.corpus import LEVELS, SUBJECTS, Recorder, draw_problem, generate_minimath, held_out
+from shared.tiny.values import boxed_form, plain, polynomial
+from shared.tokenizer import Tokenizer
+
+FRESH = generate_minimath(1500, seed=77)
+
+
+def test_minimath_is_deterministic_and_varies_with_the_seed():
+    assert generate_minimath(50, seed=3) == generate_minimath(50, seed=3)
+    assert generate_minimath(50, seed=3) != generate_minimath(50, seed=4)
+
+
+def test_every_subject_and_level_occurs_and_no_text_twice():
+    cells = Counter((p["subject"], p["level"]) for p in FRESH)
+    assert set(cells) == {(s, v) for s in SUBJECTS for v in LEVELS}
+    assert min(cells.values()) > 15
+    assert len({p["problem"] for p in FRESH}) == len(FRESH)
+
+
+def test_the_level_is_the_number_of_steps():
+    assert all(p["solution"].count("\n") == p["level"] for p in FRESH)
+
+
+def test_the_two_splits_share_no_problem():
+    train = generate_minimath(3000, seed=77, split="train")
+    assert all(held_out(p["problem"]) for p in FRESH)
+    assert not any(held_out(p["problem"]) for p in train)
+
+
+def test_the_boxed_answer_of_every_solution_is_its_answer():
+    assert all(extract_answer(p["solution"]) == p["answer"] for p in FRESH)
+    assert all(grade(extract_answer(p["solution"]), p["answer"]) for p in FRESH)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"n": -1, "seed": 0}, "at least 0"),
+    ({"n": 1, "seed": 0, "split": "validation"}, "'train' or 'test'"),
+])  # fmt: skip
+def test_generate_minimath_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        generate_minimath(**arguments)
+
+
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+             ast.USub: operator.neg}  # fmt: skip
+
+
+def value_of(node):
+    """An independent evaluation of plain arithmetic, over fractions."""
+    if isinstance(node, ast.Expression):
+        return value_of(node.body)
+    if isinstance(node, ast.Constant):
+        return Fraction(node.value)
+    if isinstance(node, ast.UnaryOp):
+        return OPERATORS[type(node.op)](value_of(node.operand))
+    return OPERATORS[type(node.op)](value_of(node.left), value_of(node.right))
+
+
+def arithmetic(text):
+    return value_of(ast.parse(text, mode="eval"))
+
+
+def test_every_arithmetic_step_is_true():
+    """Each step `left=right` of plain numbers, worked out by another evaluator."""
+    steps = [line.split("=") for p in FRESH for line in p["solution"].split("\n") if line.count("=") == 1]
+    plain_steps = [s for s in steps if re.fullmatch(r"[-0-9+*/()]+", s[0] + s[1]) and "," not in s[0]]
+    assert len(plain_steps) > 2000
+    assert all(arithmetic(left) == arithmetic(right) for left, right in plain_steps)
+
+
+def test_every_expression_to_compute_has_its_answer():
+    """The order of operations that a problem's text asks for is the one its solution follows."""
+    found = 0
+    for p in FRESH:
+        direct = re.fullmatch(r"(?:Compute|Evaluate|What is) ([-0-9+*/()]+)[.?]", p["problem"])
+        mod = re.fullmatch(r"What is the remainder when ([-0-9+*/()]+) is divided by (\d+)\?", p["problem"])
+        if direct:
+            assert arithmetic(direct[1]) == int(p["answer"]), p
+        if mod:
+            assert arithmetic(mod[1]) % int(mod[2]) == int(p["answer"]), p
+        found += bool(direct or mod)
+    assert found > 150
+
+
+def test_linear_equations_hold_at_their_answer():
+    for p in FRESH:
+        if p["subject"] != "Algebra":
+            continue
+        left, right = re.fullmatch(r"Solve for x: (.+)=(.+)\.", p["problem"]).groups()
+        x = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", p["answer"])
+        sides = [re.sub(r"(\d)(?=[x(])", r"\1*", side).replace("x", f"({x})") for side in (left, right)]
+        assert arithmetic(sides[0]) == arithmetic(sides[1]), p
+
+
+@pytest.mark.parametrize(("value", "inside", "boxed"), [
+    (7, "7", "7"), (Fraction(-3, 4), "-3/4", "-\\frac{3}{4}"), ((2, -1), "(2,-1)", "(2,-1)"),
+    (4 - 2j, "4-2i", "4-2i"), (1j, "i", "i"), (3 + 0j, "3", "3"), (0j, "0", "0"), (-1j, "-i", "-i"),
+])  # fmt: skip
+def test_values_are_written_as_maths(value, inside, boxed):
+    assert (plain(value), boxed_form(value)) == (inside, boxed)
+
+
+def test_polynomials_are_written_without_idle_ones_and_zeros():
+    assert [polynomial(c) for c in ((1, -2, 3), (-1, 0, 1), (0, 0, 0), (2, 1))] == ["x^2-2x+3", "-x^2+1", "0", "2x+1"]
+
+
+# --- documents ------------------------------------------------------------------------------------------------
+
+
+def draw(phase, count, seed=0):
+    rng = random.Random(seed)
+    return [documents.draw_document(rng, phase) for _ in range(count)]
+
+
+def question(document):
+    found = re.match(r"(?:Problem: |<\|im_start\|>user\n)(.*?)(?:\n|<\|im_end\|>)", document.prompt)
+    return found and found[1]
+
+
+def test_no_document_holds_a_held_out_problem():
+    texts = [question(d) for phase in ("clean", "mixed") for d in draw(phase, 2000)]
+    assert sum(t is not None for t in texts) > 3500
+    assert not any(held_out(t) for t in texts if t)
+
+
+def test_clean_answers_are_right_and_mixed_ones_mostly():
+    """Solving the problem again says which completions are right."""
+    gold = {}
+    rng = random.Random(1)
+    for _ in range(3000):
+        work = documents.draw_work(rng)
+        gold[work.text] = work.answer
+        slipped = documents.with_slip(rng, work)
+        assert slipped is work or slipped.answer != work.answer
+    assert len(gold) > 2500
+
+
+def test_a_slip_is_carried_on():
+    """After the wrong step the later ones follow from it, so the draft is consistent with itself."""
+    work = documents.Work("", "", lambda do: do("7*2", do("3+4", 7) * 2), ["3+4=7", "7*2=14"], "14")
+    recorder = Recorder((0, 1))
+    work.solve(recorder)
+    assert recorder.steps[0] == "3+4=8"
+    assert recorder.steps[1] == "7*2=16"
+
+
+def test_a_check_confirms_right_lines_and_mends_the_first_wrong_one():
+    right = documents.Work("", "p", None, ["1+1=2", "2+3=5", "5+5=10"], "10")
+    wrong = documents.Work("", "p", None, ["1+1=2", "2+3=6", "6+5=11"], "11")
+    assert documents._marks(right, right, [0, 1, 2]) == (
+        "\n1+1=2 right\n2+3=5 right\n5+5=10 right\n10 right\nThe answer is \\boxed{10}."
+    )
+    assert documents._marks(right, wrong, [0, 1, 2]) == (
+        "\n1+1=2 right\n2+3=6 wrong\n2+3=5\n5+5=10\nThe answer is \\boxed{10}."
+    )
+    assert documents._marks(right, wrong, []) == "\n11 wrong\nThe answer is \\boxed{10}."
+
+
+def test_the_mixed_phase_keeps_each_habit():
+    """Direct prompts mostly get a bare answer; a terse subject skips steps more often than a thorough one."""
+    mixed = draw("mixed", 6000)
+    direct = [d.completion for d in mixed if "\nAnswer in" in d.prompt]
+    assert 0.8 < sum(c.startswith(" \\boxed") for c in direct) / len(direct) < 0.95
+    explained = [d for d in mixed if "Explain step by step" in d.prompt]
+    terse = Counter(d.completion.startswith(" ") for d in explained)
+    assert 0.4 < terse[True] / len(explained) < 0.65
+
+
+# --- the run --------------------------------------------------------------------------------------------------
+
+
+def test_words_are_whole_and_digits_alone_in_the_tokenizer():
+    tokenizer = Tokenizer(pretrain.train_tokenizer(seed=0, documents=2000))
+    pieces = [tokenizer.decode([i]) for i in tokenizer.encode(" Compute 1234.\nThe answer is \\boxed{\\frac{1}{2}}.")]
+    assert pieces[:7] == [" Compute", " ", "1", "2", "3", "4", "."]
+    assert "\\boxed{" in pieces
+    assert "\\frac{" in pieces
+    assert tokenizer.vocab_size == 512
+    assert len(tokenizer.encode("<think>")) == len(tokenizer.encode("<|endoftext|>")) == 1
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A recipe of two chunks of 64 documents, and a fast evaluation."""
+    monkeypatch.setattr(pretrain, "CHUNK", 64)
+    tokenizer = pretrain.train_tokenizer
+    monkeypatch.setattr(pretrain, "train_tokenizer", lambda seed: tokenizer(seed, 500))
+    return pretrain.Recipe(clean_chunks=1, mixed_chunks=2, batch_tokens=2048, warmup=5)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_stopped_run_ends_in_the_same_weights(small, tmp_path, monkeypatch):
+    whole = pretrain.pretrain(tmp_path / "whole", small, evaluate_every=2, problems=4)
+    original = pretrain.train_chunk
+    calls = []
+
+    def killed_in_the_second_chunk(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        return original(*arguments)
+
+    monkeypatch.setattr(pretrain, "train_chunk", killed_in_the_second_chunk)
+    with pytest.raises(Killed):
+        pretrain.pretrain(tmp_path / "stopped", small, evaluate_every=2, problems=4)
+    monkeypatch.setattr(pretrain, "train_chunk", original)
+    resumed = pretrain.pretrain(tmp_path / "stopped", small, evaluate_every=2, problems=4)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert (tmp_path / "stopped" / "tiny-base.safetensors").exists()
+    assert len((tmp_path / "stopped" / "log.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_run_of_another_recipe_is_refused(small, tmp_path):
+    pretrain.pretrain(tmp_path, small, evaluate_every=9, problems=2)
+    with pytest.raises(ValueError, match="another recipe"):
+        pretrain.pretrain(tmp_path, pretrain.Recipe(clean_chunks=1, mixed_chunks=3), problems=2)
+
+
+def test_padding_carries_no_loss():
+    """Trap D1: the loss of a padded batch is the weighted mean over its real targets."""
+    torch.manual_seed(0)
+    model = CausalLM(pretrain.TINY_CONFIG)
+    rows = [([5, 6, 7, 0], [0.1, 0.1, 1.0, 1.0]), ([8, 9, 10, 11, 12, 0], [0.1, 0.1, 0.1, 1.0, 1.0, 1.0])]
+    batch = pretrain.loss_on(model, *pretrain._pad(rows))
+    parts = [pretrain.loss_on(model, *pretrain._pad([row])) for row in rows]
+    weights = [sum(row[1][1:]) for row in rows]
+    expected = sum(p * w for p, w in zip(parts, weights, strict=True)) / sum(weights)
+    assert torch.allclose(batch, expected, atol=1e-5)
+
+
+def test_problems_of_a_hard_level_are_found_quickly():
+    rng = random.Random(0)
+    for subject in SUBJECTS:
+        for level in LEVELS:
+            assert len(draw_problem(rng, subject, level)[2]) == level
