@@ -1,0 +1,32 @@
+"""Settings for all tests, those in notebooks included."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tools.unchanged import PassedNotebooks, passed_before
+
+# OpenMP reads this once, when torch is imported, here and in the kernels that nbval starts.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.pop("COURSE_MODEL", None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --fresh."""
+    parser.addoption("--fresh", action="store_true", help="run notebooks again that passed and are unchanged")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Remember which notebooks pass, in the process that sees all reports."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(PassedNotebooks(config), "passed-notebooks")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out unchanged notebooks, unless one is named on the command line."""
+    return True if collection_path.suffix == ".ipynb" and passed_before(config, collection_path) else None

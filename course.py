@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+"""Set up and run the course: `python3 course.py --help`.
+
+Only the standard library is used here, because this file runs before anything is installed. It makes a
+virtual environment in `.venv` beside itself and does all further work with the Python in there.
+"""
+
+import sys
+
+if sys.version_info < (3, 10):
+    sys.exit(
+        "The course needs Python 3.10 or newer, and this is Python %d.%d: install a newer one and call it by "
+        "name, for example python3.13 course.py lab." % sys.version_info[:2]
+    )
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+NEEDED_GB = 3
+TEXT_SUFFIXES = {".ipynb", ".md", ".toml", ".py", ".yml", ".cff"}
+SKIPPED_FOLDERS = {".git", ".venv", "__pycache__", "node_modules", ".ipynb_checkpoints"}
+REPOSITORY_LINE = re.compile(r'^repository = "([\w.-]+/[\w.-]+)"$', re.MULTILINE)
+
+
+class CourseError(Exception):
+    """A problem that the reader can mend; its message is one sentence that says how."""
+
+
+# ----------------------------------------------------------------------------------------------------- set-up
+
+
+def venv_folder(root):
+    """The folder of the virtual environment: `.venv`, or what the variable COURSE_VENV names."""
+    return Path(os.environ.get("COURSE_VENV") or root / ".venv").resolve()
+
+
+def venv_python(folder):
+    """Path of the interpreter inside a virtual environment."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def requirements_stamp(root, name):
+    """Hash of everything that decides what gets installed for one requirements file."""
+    digest = hashlib.sha256(("%d.%d " % sys.version_info[:2]).encode())
+    digest.update(os.environ.get("COURSE_TORCH_INDEX", "").encode())
+    for path in requirement_files(root, name):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def requirement_files(root, name):
+    """The files that belong to one set-up: the tests' set-up contains the notebooks'."""
+    names = ["requirements.txt"]
+    if name == "requirements-dev.txt":
+        names += ["requirements-dev.txt", "requirements-nodeps.txt"]
+    return [root / each for each in names]
+
+
+def check_disk(folder):
+    """Raise CourseError if less than NEEDED_GB is free where the environment is to be made."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < NEEDED_GB:
+        raise CourseError(
+            f"Only {free:.1f} GB of disk space is free and the set-up needs about {NEEDED_GB} GB: "
+            "free some, or name a folder on another disk with the variable COURSE_VENV."
+        )
+
+
+def pip_install(python, *arguments):
+    """Run pip, and say what to do if it fails; pip's own messages stand above."""
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]
+    command = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--retries",
+        "3",
+        *quiet,
+        *arguments,
+    ]
+    if subprocess.run([str(part) for part in command], env=child_environment()).returncode != 0:
+        raise CourseError(
+            "pip could not install the packages (its message is above): check the network connection or the "
+            "proxy (HTTPS_PROXY) and the disk, then run the same command again."
+        )
+
+
+def make_venv(folder):
+    """Create the virtual environment unless it is there."""
+    if venv_python(folder).exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    check_disk(folder.parent)
+    print(f"Making a virtual environment in {folder}", flush=True)
+    if subprocess.run([sys.executable, "-m", "venv", str(folder)]).returncode != 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise CourseError(
+            "Python could not make a virtual environment (its message is above): install the venv module, "
+            "on Debian and Ubuntu with sudo apt install python3-venv, then run the same command again."
+        )
+
+
+def set_up(root, name="requirements.txt"):
+    """Make sure that the environment holds what a requirements file names; return its interpreter.
+
+    What was installed is stamped with a hash of the requirements, so that later calls do not start pip at
+    all.
+    """
+    folder = venv_folder(root)
+    python = venv_python(folder)
+    stamps = {each: folder / f"course-{each}" for each in {"requirements.txt", name}}
+    if python.exists() and read(stamps[name]) == requirements_stamp(root, name):
+        return python
+    make_venv(folder)
+    print("Installing the packages of the course; this takes some minutes the first time", flush=True)
+    files = requirement_files(root, name)
+    torch_index = os.environ.get("COURSE_TORCH_INDEX")
+    if torch_index:
+        pip_install(python, "--index-url", torch_index, torch_requirement(root))
+    pip_install(python, "-r", files[-2] if len(files) > 1 else files[0])
+    if len(files) > 1:
+        pip_install(python, "--no-deps", "-r", files[-1])
+    for each, stamp in stamps.items():
+        stamp.write_text(requirements_stamp(root, each), encoding="utf-8")
+    return python
+
+
+def torch_requirement(root):
+    """The line of requirements.txt that names torch."""
+    return re.search(r"^torch==\S+", read(root / "requirements.txt"), re.MULTILINE).group()
+
+
+def read(path):
+    """Text of a file, or an empty string if there is none."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def child_environment():
+    """Environment for everything the course starts.
+
+    With OpenMP's default, waiting threads spin, and any busy neighbour on the machine slows training many
+    times over.
+    """
+    return {**os.environ, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"), "PYTHONUTF8": "1"}
+
+
+# --------------------------------------------------------------------------------------------------- commands
+
+
+def lab_command(python, root, arguments=()):
+    """The command line that opens JupyterLab at the first chapter there is."""
+    chapters = [f"{name}/{name}_main.ipynb" for name in ("ch01", "ch02")]
+    start = next((f"/tree/{path}" for path in chapters if (root / path).exists()), "")
+    # Given as an argument, the notebook's own folder would become the root, and the other chapters out of reach.
+    places = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab{start}"]
+    return [str(python), "-m", "jupyterlab", *places, *arguments]
+
+
+def lab(root, arguments):
+    """Open JupyterLab; further arguments go to it."""
+    python = set_up(root)
+    try:
+        return subprocess.run(
+            lab_command(python, root, arguments), cwd=root, env=child_environment()
+        ).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def run(root, arguments):
+    """Execute notebooks headless; the work is in tools/notebooks.py."""
+    python = set_up(root)
+    return subprocess.run(
+        [str(python), "-m", "tools.notebooks", "run", *arguments], cwd=root, env=child_environment()
+    ).returncode
+
+
+def test_arguments(arguments):
+    """What pytest gets: the reader's arguments, and two workers unless they say otherwise."""
+    workers = any(re.match(r"-n|--numprocesses|--pdb|-p", each) for each in arguments)
+    return [*([] if workers else ["-n", "2", "--dist", "loadfile"]), *arguments]
+
+
+def test(root, arguments):
+    """Lint, then run every test: units, parity, notebooks, exercises. Further arguments go to pytest."""
+    if sys.version_info < (3, 11):
+        raise CourseError(
+            "The tests need Python 3.11 or newer (lab and run work with 3.10): use a newer Python for them."
+        )
+    python = set_up(root, "requirements-dev.txt")
+    environment = {"OMP_NUM_THREADS": "1", **child_environment()}
+    environment.pop("COURSE_MODEL", None)
+    print("ruff check", flush=True)
+    lint = subprocess.run([str(python), "-m", "ruff", "check", "."], cwd=root, env=environment).returncode
+    pytest = [str(python), "-m", "pytest", *test_arguments(arguments)]
+    return subprocess.run(pytest, cwd=root, env=environment).returncode or lint
+
+
+def repository(root):
+    """The public address, OWNER/NAME, as pyproject.toml has it."""
+    found = REPOSITORY_LINE.search(read(root / "pyproject.toml"))
+    if not found:
+        raise CourseError(
+            'pyproject.toml holds no line repository = "OWNER/NAME" under [tool.course]: add one.'
+        )
+    return found.group(1)
+
+
+def course_texts(root):
+    """Every text file of the course that may hold the public address."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(each for each in folders if each not in SKIPPED_FOLDERS)
+        yield from (Path(folder, name) for name in sorted(names) if Path(name).suffix in TEXT_SUFFIXES)
+
+
+def repo(root, arguments):
+    """Change the public address everywhere: badges, clone commands, links."""
+    new = arguments[0]
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", new):
+        raise CourseError(f"{new!r} is not of the form OWNER/NAME, for example ada/reasoning-course.")
+    old = repository(root)
+    pattern = re.compile(rf"(?<![\w.-]){re.escape(old)}(?![\w-])")
+    changed = 0
+    for path in course_texts(root):
+        before = path.read_bytes().decode("utf-8")
+        after = pattern.sub(new, before)
+        if after != before:
+            path.write_bytes(after.encode("utf-8"))
+            changed += 1
+    print(f"The public address is now {new} (was {old}): {changed} files changed.")
+    return 0
+
+
+def parser():
+    """The command line."""
+    main_parser = argparse.ArgumentParser(prog="course.py", description="Set up and run the course.")
+    commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser(
+        "lab", help="open JupyterLab at the first chapter (further arguments go to JupyterLab)"
+    )
+    commands.add_parser("run", help="execute notebooks headless: run, run ch02, run ch02/ch02_main.ipynb")
+    commands.add_parser("test", help="run every test (further arguments go to pytest)")
+    address = commands.add_parser("repo", help="change the public repository's address in all files")
+    address.add_argument("address", metavar="OWNER/NAME")
+    return main_parser
+
+
+def main(arguments=None):
+    """Run one command and return its exit status."""
+    parsed, rest = parser().parse_known_args(arguments)
+    if parsed.command == "repo":
+        if rest:
+            parser().error("repo takes one argument, OWNER/NAME")
+        rest = [parsed.address]
+    action = {"lab": lab, "run": run, "test": test, "repo": repo}[parsed.command]
+    try:
+        return action(ROOT, rest)
+    except CourseError as error:
+        print(f"course.py: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+r"""The exercise checks: `check("2.1", solution)` says whether a solution is right, and if not, why.
+
+A chapter's checks stand in a module of their own (`shared/checks/ch02.py`; `appendix_c.py` for exercises
+"C.1", ...), which is imported when the first of them is asked for. A check is a function that takes the
+reader's solution and compares what it does with what is expected:
+
+    from shared.checks import expect, register
+
+    @register("2.1", title="stop sequence", hint="the stop text itself does not belong to the result")
+    def check_stop_sequence(cut_at):
+        for text, stop, expected in [("a. b", ".", "a"), ("no stop", "#", "no stop")]:
+            expect(cut_at(text, stop), expected, case=f"the text {text!r} with stop={stop!r}")
+        return "cuts at the first stop sequence"     # optional: what the message of success says
+
+`expect` compares numbers, strings, tensors and (nested) lists or dictionaries of them; for anything else
+raise `Mismatch(expected, got, case)` yourself. Whatever the reader's code raises is caught and reported with
+its cause, never as a traceback. A solution that is `None` or `...`, a function that returns one of these, and
+one that raises NotImplementedError count as not started, so an untouched starter never passes.
+
+Plausible wrong answers for every check stand in `tests/checks/`; a test holds that at least two a check are
+rejected.
+"""
+
+from shared.checks._compare import Mismatch, expect
+from shared.checks._framework import Outcome, check, outcome, register, registered
+
+__all__ = ["Mismatch", "Outcome", "check", "expect", "outcome", "register", "registered"]

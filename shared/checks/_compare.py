@@ -1,0 +1,96 @@
+"""Comparison of what was expected with what came, and short stable texts for both."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+LONGEST_TEXT = 160
+
+
+class Mismatch(Exception):
+    """A solution gave something else than expected.
+
+    `case` says for which input, in words that follow 'for'; it may be empty.
+    """
+
+    def __init__(self, expected: Any, got: Any, case: str = "") -> None:
+        super().__init__(expected, got, case)
+        self.expected, self.got, self.case = expected, got, case
+
+    def __str__(self) -> str:
+        where = f"for {self.case}: " if self.case else ""
+        return f"{where}expected {shown(self.expected)}, got {shown(self.got)}"
+
+
+def expect(got: Any, expected: Any, case: str = "", tolerance: float = 1e-6) -> None:
+    """Raise Mismatch unless `got` equals `expected`.
+
+    Floating-point numbers and tensors agree within `tolerance`, relative or absolute; strings, integers and
+    shapes exactly. A list and a tuple of equal items are equal, so are a tensor and the nested list of its
+    values.
+    """
+    if not agree(got, expected, tolerance):
+        raise Mismatch(expected, got, case)
+
+
+def agree(got: Any, expected: Any, tolerance: float) -> bool:
+    """Whether two values are equal in the sense of `expect`."""
+    if isinstance(got, torch.Tensor) or isinstance(expected, torch.Tensor):
+        return tensors_agree(got, expected, tolerance)
+    if isinstance(expected, bool) or isinstance(got, bool) or expected is None:
+        return got is expected
+    if isinstance(expected, (int, float)):
+        return isinstance(got, (int, float)) and numbers_agree(got, expected, tolerance)
+    if isinstance(expected, Mapping):
+        return (
+            isinstance(got, Mapping)
+            and got.keys() == expected.keys()
+            and all(agree(got[key], value, tolerance) for key, value in expected.items())
+        )
+    if isinstance(expected, Sequence) and not isinstance(expected, (str, bytes)):
+        return (
+            isinstance(got, (list, tuple))
+            and len(got) == len(expected)
+            and all(agree(one, other, tolerance) for one, other in zip(got, expected, strict=True))
+        )
+    return type(got) is type(expected) and bool(got == expected)
+
+
+def numbers_agree(got: float, expected: float, tolerance: float) -> bool:
+    """Two integers agree if equal; otherwise within the tolerance, NaN with NaN."""
+    if isinstance(got, int) and isinstance(expected, int):
+        return got == expected
+    both_nan = math.isnan(got) and math.isnan(expected)
+    return both_nan or math.isclose(got, expected, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def tensors_agree(got: Any, expected: Any, tolerance: float) -> bool:
+    """Equal shapes and values; a plain number or nested list stands for its tensor."""
+    try:
+        one, other = torch.as_tensor(got), torch.as_tensor(expected)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    if one.shape != other.shape:
+        return False
+    one, other = one.detach().cpu().double(), other.detach().cpu().double()
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def shown(value: Any) -> str:
+    """A value on one line, shortened, without memory addresses and the same on every run."""
+    if isinstance(value, torch.Tensor):
+        text = f"a tensor of shape {tuple(value.shape)}: {value.detach().cpu().tolist()}"
+    else:
+        text = repr(value)
+    return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """A text on one line, shortened, without memory addresses."""
+    text = " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", text).split())
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."

@@ -1,0 +1,255 @@
+"""course.py: help, set-up and its errors, and the address change, none of it touching the network."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from samples import PATH, executed_sample, sample_repository
+
+import course
+from tools.cells import write_notebook
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A copy of the course's scripts with one notebook."""
+    folder = tmp_path / "a folder with spaces"
+    folder.mkdir()
+    sample_repository(folder)
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt", "README.md"):
+        shutil.copy(course.ROOT / name, folder / name)
+    write_notebook(executed_sample(), folder / PATH)
+    return folder
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """Records the commands that course.py starts; making the environment creates its interpreter's file."""
+    recorded = []
+
+    def record(command, **_):
+        recorded.append([str(part) for part in command])
+        if "venv" in command:
+            python = course.venv_python(course.venv_folder(tmp_path))
+            python.parent.mkdir(parents=True)
+            python.touch()
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.delenv("COURSE_TORCH_INDEX", raising=False)
+    monkeypatch.setenv("COURSE_VENV", str(tmp_path / "venv"))
+    monkeypatch.setattr(course.subprocess, "run", record)
+    return recorded
+
+
+def started(folder, *arguments, cwd=None):
+    command = [sys.executable, str(folder / "course.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, encoding="utf-8")
+
+
+# --------------------------------------------------------------------------------------------- the command line
+
+
+def test_help_names_the_commands_from_any_folder(repository, tmp_path):
+    result = started(repository, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert all(f"\n    {command} " in result.stdout for command in ("lab", "run", "test", "repo"))
+
+
+def test_a_wrong_command_is_refused():
+    with pytest.raises(SystemExit):
+        course.main(["tset"])
+
+
+def test_further_arguments_pass_through_in_order(monkeypatch):
+    seen = []
+    monkeypatch.setattr(course, "lab", lambda root, arguments: seen.append(arguments) or 0)
+    monkeypatch.setattr(course, "test", lambda root, arguments: seen.append(arguments) or 0)
+    course.main(["lab", "--no-browser", "--port", "9000", "ch02/ch02_main.ipynb"])
+    course.main(["test", "-k", "not browser", "-x", "tests/test_course.py"])
+    assert seen == [
+        ["--no-browser", "--port", "9000", "ch02/ch02_main.ipynb"],
+        ["-k", "not browser", "-x", "tests/test_course.py"],
+    ]
+
+
+def test_the_file_parses_on_old_pythons_and_uses_the_standard_library_only():
+    tree = ast.parse((course.ROOT / "course.py").read_text(encoding="utf-8"), feature_version=(3, 7))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported <= sys.stdlib_module_names
+
+
+def test_an_old_python_gets_one_sentence():
+    source = (course.ROOT / "course.py").read_text(encoding="utf-8")
+    script = f"import sys; sys.version_info = (3, 9, 1, 'final', 0); exec({source!r})"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("The course needs Python 3.10 or newer, and this is Python 3.9: install")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_lab_opens_the_first_chapter_there_is(repository):
+    command = course.lab_command("python", repository, ["--no-browser"])
+    assert command[:3] == ["python", "-m", "jupyterlab"]
+    assert command[3:] == [
+        f"--ServerApp.root_dir={repository}",
+        f"--LabApp.default_url=/lab/tree/{PATH}",
+        "--no-browser",
+    ]
+    (repository / "ch01").mkdir()
+    (repository / "ch01" / "ch01_main.ipynb").touch()
+    assert "--LabApp.default_url=/lab/tree/ch01/ch01_main.ipynb" in course.lab_command("python", repository)
+
+
+def test_children_wait_passively_unless_the_reader_says_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert course.child_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert course.child_environment()["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+# -------------------------------------------------------------------------------------------------------- set-up
+
+
+def test_the_second_set_up_starts_nothing(repository, calls):
+    course.set_up(repository)
+    assert [call[1:3] for call in calls] == [["-m", "venv"], ["-m", "pip"]]
+    assert calls[1][-1] == str(repository / "requirements.txt")
+    calls.clear()
+    course.set_up(repository)
+    assert calls == []
+
+
+def test_the_tests_set_up_covers_the_notebooks_and_a_change_is_noticed(repository, calls):
+    course.set_up(repository, "requirements-dev.txt")
+    assert [call[-1] for call in calls[1:]] == [
+        str(repository / "requirements-dev.txt"),
+        str(repository / "requirements-nodeps.txt"),
+    ]
+    assert "--no-deps" in calls[2]
+    assert "--no-deps" not in calls[1]
+    calls.clear()
+    course.set_up(repository)
+    assert calls == []
+    with (repository / "requirements.txt").open("a") as file:
+        file.write("tqdm==4.0\n")
+    course.set_up(repository)
+    assert [call[1:3] for call in calls] == [["-m", "pip"]]
+
+
+def test_torch_can_come_from_another_index(repository, calls, monkeypatch):
+    monkeypatch.setenv("COURSE_TORCH_INDEX", "https://example.org/cpu")
+    course.set_up(repository)
+    assert calls[1][-3:] == ["--index-url", "https://example.org/cpu", "torch==2.13.0"]
+    assert calls[2][-2:] == ["-r", str(repository / "requirements.txt")]
+
+
+def one_sentence(capsys):
+    error = capsys.readouterr().err
+    assert error.startswith("course.py: ")
+    assert len(error.splitlines()) == 1
+    return error
+
+
+def test_no_disk_space_is_said_before_anything_is_made(calls, monkeypatch, capsys):
+    monkeypatch.setattr(course.shutil, "disk_usage", lambda _: SimpleNamespace(free=1.2e9))
+    assert course.main(["lab"]) == 1
+    assert "Only 1.2 GB of disk space is free and the set-up needs about 3 GB" in one_sentence(capsys)
+    assert calls == []
+
+
+def test_no_network_is_said_and_nothing_is_stamped(calls, monkeypatch, capsys):
+    recorded = course.subprocess.run
+
+    def failing_pip(command, **options):
+        recorded(command, **options)
+        return SimpleNamespace(returncode=1 if "pip" in command else 0)
+
+    monkeypatch.setattr(course.subprocess, "run", failing_pip)
+    assert course.main(["run"]) == 1
+    assert "pip could not install the packages" in one_sentence(capsys)
+    assert len(calls) == 2
+    assert course.main(["run"]) == 1
+    assert len(calls) == 3
+
+
+def test_a_python_without_venv_is_told_what_to_install(calls, monkeypatch, capsys):
+    monkeypatch.setattr(course.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
+    assert course.main(["lab"]) == 1
+    assert "python3-venv" in one_sentence(capsys)
+
+
+def test_tests_run_two_at_a_time_with_one_thread_and_the_tiny_model(calls, monkeypatch):
+    environments = []
+    recorded = course.subprocess.run
+    monkeypatch.setattr(
+        course.subprocess,
+        "run",
+        lambda command, **kw: environments.append(kw.get("env")) or recorded(command),
+    )
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("COURSE_MODEL", "qwen3-0.6b-base")
+    assert course.main(["test", "-x"]) == 0
+    assert calls[-2][1:4] == ["-m", "ruff", "check"]
+    assert calls[-1][1:] == ["-m", "pytest", "-n", "2", "--dist", "loadfile", "-x"]
+    assert environments[-1]["OMP_NUM_THREADS"] == "1"
+    assert "COURSE_MODEL" not in environments[-1]
+
+
+@pytest.mark.parametrize(("failing", "status"), [("ruff", 1), ("pytest", 1), (None, 0)])
+def test_the_test_command_fails_if_linting_or_a_test_fails(calls, monkeypatch, failing, status):
+    recorded = course.subprocess.run
+
+    def run(command, **options):
+        recorded(command, **options)
+        return SimpleNamespace(returncode=int(failing in command))
+
+    monkeypatch.setattr(course.subprocess, "run", run)
+    assert course.main(["test"]) == status
+
+
+# --------------------------------------------------------------------------------------------- public address
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in course.course_texts(folder)}
+
+
+def test_the_address_changes_everywhere_and_back(repository):
+    old, before = course.repository(repository), contents(repository)
+    assert sum(old.encode() in text for text in before.values()) >= 3
+    result = started(repository, "repo", "ada-l/my.course", cwd=repository.parent)
+    assert result.returncode == 0, result.stderr
+    assert "The public address is now ada-l/my.course" in result.stdout
+    changed = contents(repository)
+    assert not any(old.encode() in text for text in changed.values())
+    assert b"github.com/ada-l/my.course" in changed[repository / "README.md"]
+    assert b"github.com/ada-l/my.course" in changed[repository / PATH]
+    assert started(repository, "repo", old).returncode == 0
+    assert contents(repository) == before
+
+
+@pytest.mark.parametrize("address", ["course", "https://github.com/a/b", "a/b/c", "a b/c"])
+def test_a_bad_address_is_refused_and_nothing_changes(repository, address):
+    before = contents(repository)
+    result = started(repository, "repo", address)
+    assert result.returncode == 1
+    assert "is not of the form OWNER/NAME" in result.stderr
+    assert contents(repository) == before
+
+
+def test_a_missing_setting_is_said(repository):
+    (repository / "pyproject.toml").write_text("[project]\n", encoding="utf-8")
+    result = started(repository, "repo", "a/b")
+    assert 'holds no line repository = "OWNER/NAME"' in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="bash is not part of Windows")
+def test_ci_script_is_valid_bash(root):
+    assert subprocess.run(["bash", "-n", str(root / ".ci" / "run")]).returncode == 0

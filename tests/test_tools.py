@@ -1,0 +1,419 @@
+"""The notebook tools: building, executing, checking and syncing, each shown to find what is wrong."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from nbformat.v4 import new_output
+from samples import DOUBLE, PATH, executed_sample, sample_cells, sample_repository
+
+from course import ROOT
+from tools import readme, sync, unchanged
+from tools.cells import (
+    IGNORE_TAG,
+    MODEL_CELL,
+    SHARED_TAG,
+    code_cells,
+    colab_badge,
+    make_notebook,
+    read_notebook,
+    setup_cell,
+    write_notebook,
+)
+from tools.execute import NotebookError, clean, execute_all
+from tools.links import addresses
+from tools.notebooks import chosen
+from tools.structure import notebook_problems
+
+
+@pytest.fixture
+def repository(tmp_path):
+    return sample_repository(tmp_path)
+
+
+def problems(repository, notebook):
+    path = repository / PATH
+    write_notebook(notebook, path)
+    return notebook_problems(path, repository)
+
+
+# ------------------------------------------------------------------------------------------ cells and builder
+
+
+def test_setup_cell_is_short_and_prints_nothing_locally(repository):
+    assert len(setup_cell().splitlines()) <= 10
+    script = setup_cell() + "\nimport shared\nassert shared.double(2) == 4"
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=repository / "ch02", capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_setup_cell_clones_and_installs_where_there_is_no_repository(tmp_path):
+    """On Colab; a second run of the cell finds the clone and does nothing."""
+    calls = []
+    script = "\n".join(line for line in setup_cell("ada/course").splitlines())
+    script = script.replace("subprocess.run", "record").replace("sys.path.insert", "record_path")
+    script = script.replace("Path.cwd()", "FOLDER")
+    names = {"record": lambda command, check: calls.append(command), "record_path": lambda *_: None}
+    exec(script, {**names, "FOLDER": tmp_path})
+    assert [call[0] for call in calls] == ["git", sys.executable]
+    assert "https://github.com/ada/course" in calls[0]
+    (tmp_path / "course" / "shared").mkdir(parents=True)
+    (tmp_path / "course" / "shared" / "__init__.py").touch()
+    exec(script, {**names, "FOLDER": tmp_path})
+    assert len(calls) == 2
+
+
+def test_model_cell_takes_the_environment_variable(monkeypatch):
+    names = {}
+    monkeypatch.setenv("COURSE_MODEL", "qwen3-0.6b-base")
+    exec("import os\n" + MODEL_CELL, names)
+    assert names["MODEL"] == "qwen3-0.6b-base"
+    monkeypatch.delenv("COURSE_MODEL")
+    exec("import os\n" + MODEL_CELL, names)
+    assert names["MODEL"] == "tiny"
+
+
+def test_built_notebooks_are_valid_and_deterministic():
+    notebook = make_notebook(sample_cells())
+    nbformat.validate(notebook)
+    assert [cell.id for cell in notebook.cells][:2] == ["cell-001", "cell-002"]
+    assert nbformat.writes(notebook) == nbformat.writes(make_notebook(sample_cells()))
+    with pytest.raises(ValueError, match="use 'md' or 'code'"):
+        make_notebook([("text", "x")])
+
+
+# ---------------------------------------------------------------------------------------------------- execute
+
+
+def test_execute_writes_clean_outputs_twice_the_same(repository):
+    path = repository / PATH
+    cells = [cell for cell in sample_cells() if len(cell) == 2 or IGNORE_TAG not in cell[2]]
+    write_notebook(make_notebook(cells[:-1]), path)
+    execute_all([path])
+    first = path.read_bytes()
+    notebook = read_notebook(path)
+    assert [cell.execution_count for cell in code_cells(notebook)] == [1, 2, 3, 4, 5, 6]
+    assert code_cells(notebook)[3].outputs[0].text == "42\n"
+    assert "iopub" not in first.decode()
+    assert notebook_problems(path, repository) == []
+    execute_all([path])
+    assert path.read_bytes() == first
+
+
+def test_a_failing_cell_is_named_and_the_file_stays(repository):
+    path = repository / PATH
+    write_notebook(make_notebook([("code", "1"), ("code", "1 / 0")]), path)
+    before = path.read_bytes()
+    with pytest.raises(NotebookError, match="code cell 2 failed with ZeroDivisionError: division by zero"):
+        execute_all([path])
+    assert path.read_bytes() == before
+
+
+def test_clean_drops_widgets_and_machine_metadata():
+    notebook = make_notebook([("code", "1", ["keep"])])
+    cell = notebook.cells[0]
+    cell.metadata["execution"] = {"iopub.status.busy": "2026-01-01"}
+    cell.execution_count = 7
+    cell.outputs = [
+        new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"}),
+        new_output("execute_result", {"text/plain": "1"}, execution_count=7),
+    ]
+    notebook.metadata["widgets"] = {}
+    clean(notebook)
+    assert cell.metadata == {"tags": ["keep"]}
+    assert [output.execution_count for output in cell.outputs] == [1]
+    assert "widgets" not in notebook.metadata
+
+
+def test_what_a_reader_types_chooses_the_notebooks(repository):
+    for name in ("ch02_main", "ch02_exercises", "ch02_solutions"):
+        (repository / "ch02" / f"{name}.ipynb").touch()
+    (repository / "appendix").mkdir()
+    (repository / "appendix" / "C_qwen3.ipynb").touch()
+    names = [path.stem for path in chosen([], repository)]
+    assert names == ["ch02_main", "C_qwen3"]
+    assert [path.stem for path in chosen(["ch02"], repository)] == ["ch02_main"]
+    assert [path.stem for path in chosen(["ch02/ch02_solutions.ipynb"], repository)] == ["ch02_solutions"]
+    with pytest.raises(NotebookError, match="There is no notebook 'ch77'"):
+        chosen(["ch77"], repository)
+
+
+# -------------------------------------------------------------------------------------------------- structure
+
+
+def test_the_sample_has_no_problem(repository):
+    assert problems(repository, executed_sample()) == []
+
+
+def damage_counts(notebook):
+    code_cells(notebook)[2].execution_count = 9
+
+
+def damage_outputs(notebook):
+    for cell in code_cells(notebook):
+        cell.outputs = []
+
+
+def damage_error(notebook):
+    code_cells(notebook)[4].outputs = [new_output("error", ename="ValueError", evalue="bad", traceback=[])]
+
+
+def damage_stderr(notebook):
+    code_cells(notebook)[4].outputs = [new_output("stream", name="stderr", text="a warning")]
+
+
+def damage_share(notebook):
+    code_cells(notebook)[4].metadata["tags"] = [IGNORE_TAG]
+    code_cells(notebook)[5].source = "assert True"
+
+
+def damage_assertion(notebook):
+    code_cells(notebook)[-1].source = "print('fine')"
+
+
+def damage_last(notebook):
+    notebook.cells.pop()
+
+
+def damage_path(notebook):
+    code_cells(notebook)[4].outputs[0].text = "read /home/ada/course/shared/assets/tokenizer.json"
+
+
+def damage_text(notebook):
+    notebook.cells[0].source += "\n\nTODO: write this"
+
+
+def damage_setup(notebook):
+    code_cells(notebook)[0].source += "\nimport torch"
+
+
+def damage_address(notebook):
+    code_cells(notebook)[0].source = setup_cell("somebody/else")
+
+
+def damage_model(notebook):
+    code_cells(notebook)[1].source = 'MODEL = os.environ.get("COURSE_MODEL", "other")'
+
+
+def damage_badge(notebook):
+    notebook.cells[0].source = colab_badge("ch03/ch03_main.ipynb")
+
+
+def damage_skip(notebook):
+    code_cells(notebook)[4].source += "  # NBVAL_IGNORE_OUTPUT"
+
+
+def damage_magic(notebook):
+    code_cells(notebook)[4].source = "%timeit 1"
+
+
+def damage_kernel(notebook):
+    notebook.metadata["kernelspec"]["name"] = "my-kernel"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_counts, "execution counts do not run 1..n"),
+        (damage_outputs, "no code cell has an output"),
+        (damage_error, "code cell 5 has an error output"),
+        (damage_stderr, "code cell 5 wrote to stderr"),
+        (damage_share, "only 2 of 4 printing code cells are compared exactly"),
+        (damage_assertion, "code cell 7 is not compared, and the next code cell asserts nothing"),
+        (damage_last, "code cell 7 is not compared, and the next code cell asserts nothing"),
+        (damage_path, "cell 6 shows a path of the machine"),
+        (damage_text, "cell 1 is marked as unfinished"),
+        (damage_setup, "the first code cell is not the set-up cell"),
+        (damage_address, "the first code cell is not the set-up cell"),
+        (damage_model, "the cell that chooses the model"),
+        (damage_badge, "the first cell does not show this badge"),
+        (damage_skip, "only the tag nbval-ignore-output is allowed"),
+        (damage_magic, "code cell 5 is not plain Python"),
+        (damage_kernel, "metadata are not the common ones"),
+    ],
+)
+def test_each_damage_is_found(repository, damage, message):
+    notebook = executed_sample()
+    damage(notebook)
+    found = problems(repository, notebook)
+    assert any(message in problem for problem in found), found
+
+
+# ------------------------------------------------------------------------------------------------------- sync
+
+
+def sample_with(source, tags):
+    return make_notebook([("md", "# A"), ("code", source, tags)])
+
+
+def test_a_definition_may_differ_in_its_docstring_only(repository):
+    path = repository / PATH
+    write_notebook(sample_with("def double(value):\n    return 2 * value  # twice", [SHARED_TAG]), path)
+    assert sync.differences(path, repository) == []
+
+
+@pytest.mark.parametrize("tags", [[SHARED_TAG], []])
+def test_another_definition_of_a_shared_name_is_found_and_mended(repository, tags):
+    path = repository / PATH
+    write_notebook(sample_with("x = 1\n\ndef double(value):\n    return value + value\n\ny = 2", tags), path)
+    assert sync.differences(path, repository) == [
+        "ch02_main.ipynb: code cell 1: double differs from the one in shared/"
+    ]
+    assert sync.write(path, repository) == len(tags)
+    if tags:
+        assert sync.differences(path, repository) == []
+        assert read_notebook(path).cells[1].source == f"x = 1\n\n{DOUBLE}\n\ny = 2"
+
+
+def test_a_tagged_cell_must_define_something_of_shared(repository):
+    path = repository / PATH
+    write_notebook(sample_with("def triple(value):\n    return 3 * value", [SHARED_TAG]), path)
+    assert "triple is not in shared/" in sync.differences(path, repository)[0]
+    write_notebook(sample_with("x = 1", [SHARED_TAG]), path)
+    assert "defines nothing" in sync.differences(path, repository)[0]
+
+
+def test_docstrings_are_cut_to_their_first_line():
+    source = '@wraps\ndef f(x):\n    """One.\n\n    Two.\n    """\n\n    def g():\n        """Three."""\n    return g'
+    short = sync.short_source(source)
+    assert '"""One."""' in short
+    assert "Two" not in short
+    assert sync.without_docstrings(sync.definitions(short)[0]) == sync.without_docstrings(
+        sync.definitions(source)[0]
+    )
+
+
+# -------------------------------------------------------------------------------------- notebooks under pytest
+
+
+def pytest_on(repository, *arguments):
+    """Run pytest in the sample repository; returns its exit status and output."""
+    environment = {key: value for key, value in os.environ.items() if key != "CI" and "PYTEST" not in key}
+    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", *arguments]
+    result = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
+    return result.returncode, result.stdout
+
+
+@pytest.mark.slow
+def test_nbval_compares_every_output_and_unchanged_notebooks_run_once(repository):
+    shutil.copy(ROOT / "conftest.py", repository)
+    path = repository / PATH
+    write_notebook(executed_sample(), path)
+    status, out = pytest_on(repository)
+    assert (status, "8 passed" in out) == (0, True), out
+    out = pytest_on(repository)[1]
+    assert "Unchanged since all cells passed, not run again without --fresh: ch02_main.ipynb" in out
+    assert "passed in" not in out
+    notebook = executed_sample()
+    code_cells(notebook)[4].outputs[0].text = "other\n"
+    write_notebook(notebook, path)
+    status, out = pytest_on(repository)
+    assert (status, "1 failed, 7 passed" in out) == (1, True), out
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Stands in for pytest's configuration: a cache, and the option --fresh."""
+    kept = {}
+    cache = SimpleNamespace(get=kept.get, set=kept.__setitem__)
+    options = {"--fresh": False}
+    monkeypatch.delenv("CI", raising=False)
+    return SimpleNamespace(cache=cache, options=options, getoption=options.get)
+
+
+def rewrite_notebook(folder, **_):
+    (folder / PATH).write_text("{ }", encoding="utf-8")
+
+
+def rewrite_shared(folder, **_):
+    (folder / "shared" / "__init__.py").write_text("x = 1", encoding="utf-8")
+
+
+def add_asset(folder, **_):
+    (folder / "shared" / "assets").mkdir()
+    (folder / "shared" / "assets" / "tiny.safetensors").write_bytes(b"1")
+
+
+def ask_for_fresh(options, **_):
+    options["--fresh"] = True
+
+
+def run_in_ci(monkeypatch, **_):
+    monkeypatch.setenv("CI", "true")
+
+
+def use_other_kernels(monkeypatch, **_):
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default" if os.environ.get("ATEN_CPU_CAPABILITY") else "avx2")
+
+
+@pytest.mark.parametrize(
+    "change", [rewrite_notebook, rewrite_shared, add_asset, ask_for_fresh, run_in_ci, use_other_kernels]
+)
+def test_a_notebook_runs_again_after_any_change(repository, memory, monkeypatch, change):
+    path = repository / PATH
+    path.write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(unchanged, "surroundings", unchanged.surroundings.__wrapped__)
+    monkeypatch.setattr(unchanged, "ROOT", repository)
+    assert not unchanged.passed_before(memory, path)
+    unchanged.remember(memory, path)
+    assert unchanged.passed_before(memory, path)
+    assert not unchanged.passed_before(memory, path, "browser")
+    change(folder=repository, options=memory.options, monkeypatch=monkeypatch)
+    assert not unchanged.passed_before(memory, path)
+
+
+# ------------------------------------------------------------------------------------------- README and links
+
+
+def test_chapter_table_shows_badges_for_existing_notebooks_only(repository):
+    table = readme.table(repository)
+    assert "colab.research" not in table
+    (repository / PATH).touch()
+    table = readme.table(repository)
+    assert table.count(colab_badge(PATH)) == table.count("colab.research.google.com/github") == 1
+    assert f"[read]({PATH})" in table
+    assert readme.TO_COME in table
+    text = f"before\n{readme.START}\nold\n{readme.END}\nafter\n"
+    new = readme.with_table(text, repository)
+    assert "old" not in new
+    assert new.startswith("before\n")
+    assert new.endswith("\nafter\n")
+    assert readme.with_table(new, repository) == new
+
+
+def test_addresses_are_found_in_markdown_and_json():
+    text = 'See [a](https://a.org/x_(y)), <https://b.org>. "https://c.org/d\\n" http://127.0.0.1:8888 https://e/{f}'
+    assert addresses(text) == {"https://a.org/x_(y", "https://b.org", "https://c.org/d"}
+
+
+def test_command_line_checks_and_reports(root, tmp_path):
+    """`python -m tools.notebooks` from the repository; a bad name is one sentence and exit status 1."""
+    command = [sys.executable, "-m", "tools.notebooks"]
+    result = subprocess.run([*command, "execute", "ch77"], cwd=root, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("tools.notebooks: There is no notebook 'ch77'")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_tools_stay_within_python_3_10(root):
+    for path in [root / "course.py", *(root / "tools").glob("*.py")]:
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+
+
+def test_written_notebooks_end_in_one_newline_and_leave_no_temporary_file(tmp_path):
+    path = tmp_path / "a.ipynb"
+    write_notebook(make_notebook([("md", "x")]), path)
+    text = path.read_text(encoding="utf-8")
+    assert text.endswith("}\n")
+    assert json.loads(text)["nbformat"] == 4
+    assert [each.name for each in tmp_path.iterdir()] == ["a.ipynb"]

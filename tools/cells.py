@@ -1,0 +1,92 @@
+"""The cells that every notebook shares, and a builder for new notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from course import ROOT, repository
+
+SETUP_TEMPLATE = """\
+import os, subprocess, sys
+from pathlib import Path
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+here, address = Path.cwd(), "https://github.com/{repository}"
+places = (here, *here.parents, here / "course")
+root = next((place for place in places if (place / "shared" / "__init__.py").exists()), None)
+if root is None:  # on Colab: fetch the course and the packages that are not there yet
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", address, "course"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "./course"], check=True)
+sys.path.insert(0, str(root or here / "course"))"""
+
+MODEL_CELL = """\
+MODEL = os.environ.get("COURSE_MODEL", "tiny")  # the real model: "qwen3-0.6b-base\""""
+
+IGNORE_TAG = "nbval-ignore-output"
+SHARED_TAG = "shared"
+
+KERNEL_METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def setup_cell(address: str | None = None) -> str:
+    """Source of the set-up cell that every notebook starts with.
+
+    It finds `shared/` in the working folder or above it, and on Colab clones the repository. `address` is
+    OWNER/NAME, by default the one in pyproject.toml. A local run prints nothing.
+    """
+    return SETUP_TEMPLATE.format(repository=address or repository(ROOT))
+
+
+def colab_badge(path: str, address: str | None = None) -> str:
+    """Markdown of the badge that opens a notebook (path relative to the repository) in Colab."""
+    host = "https://colab.research.google.com"
+    target = f"{host}/github/{address or repository(ROOT)}/blob/main/{path}"
+    return f"[![Open in Colab]({host}/assets/colab-badge.svg)]({target})"
+
+
+def make_notebook(cells: Iterable[tuple]) -> nbformat.NotebookNode:
+    """Build a notebook from `("md" | "code", text[, tags])` entries, with cell ids cell-001, cell-002, ...
+
+    Example: `make_notebook([("md", "# Title"), ("code", setup_cell()), ("code", "print(1)", ["shared"])])`.
+    Raises ValueError for another kind of cell.
+    """
+    notebook = new_notebook(metadata=nbformat.from_dict(KERNEL_METADATA))
+    makers = {"md": new_markdown_cell, "code": new_code_cell}
+    for number, (kind, text, *tags) in enumerate(cells, start=1):
+        if kind not in makers:
+            raise ValueError(f"Cell {number} is of kind {kind!r}: use 'md' or 'code'.")
+        cell = makers[kind](text.strip("\n"), id=f"cell-{number:03d}")
+        if tags:
+            cell.metadata["tags"] = list(tags[0])
+        notebook.cells.append(cell)
+    return notebook
+
+
+def write_notebook(notebook: nbformat.NotebookNode, path: Path | str) -> None:
+    """Write a notebook and rename it into place, so that a killed run leaves the old file whole."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    text = nbformat.writes(notebook, version=4)
+    temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8", newline="\n")
+    temporary.replace(path)
+
+
+def read_notebook(path: Path | str) -> nbformat.NotebookNode:
+    """Read a notebook as format version 4."""
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The code cells in order."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    """The tags of a cell."""
+    return list(cell.metadata.get("tags", []))

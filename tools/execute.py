@@ -1,0 +1,109 @@
+"""Execute notebooks and write them clean: no time stamps, no widget state, counts from 1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from tqdm import tqdm
+
+from tools.cells import KERNEL_METADATA, code_cells, read_notebook, write_notebook
+
+CELL_TIMEOUT = 600
+KEPT_CELL_METADATA = ("tags",)
+
+
+class NotebookError(Exception):
+    """A cell failed; the message names notebook, cell and cause."""
+
+
+def kernel_environment() -> dict[str, str]:
+    """Environment of the kernels: progress bars off, because their times differ from run to run."""
+    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1"}
+
+
+def execute_all(paths: Sequence[Path], destination: Path | None = None) -> None:
+    """Execute notebooks in order with one progress bar over all their code cells.
+
+    Each runs with its own folder as working folder and is written back, or into `destination` if that is
+    given. Raises NotebookError at the first cell that fails; what ran before stays written.
+    """
+    notebooks = [read_notebook(path) for path in paths]
+    total = sum(len(code_cells(notebook)) for notebook in notebooks)
+    with tqdm(total=total, unit="cell", file=sys.stderr, dynamic_ncols=True) as bar:
+        for path, notebook in zip(paths, notebooks, strict=True):
+            bar.set_description(path.name)
+            execute(notebook, path, bar)
+            target = path if destination is None else destination / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_notebook(clean(notebook), target)
+
+
+def execute(notebook: nbformat.NotebookNode, path: Path, bar: tqdm) -> None:
+    """Execute one notebook in place in memory; `bar` moves by one a code cell."""
+
+    def advance(cell: nbformat.NotebookNode, cell_index: int, **_: object) -> None:
+        if cell.cell_type == "code":
+            bar.update()
+
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.resolve().parent)}},
+        on_cell_complete=advance,
+        coalesce_streams=True,
+    )
+    try:
+        client.execute(env=kernel_environment())
+    except CellExecutionError as error:
+        raise NotebookError(
+            f"{path}: {failed_cell(notebook)} failed with {error.ename}: {error.evalue}"
+        ) from error
+    except CellTimeoutError as error:
+        raise NotebookError(
+            f"{path.name}: a cell ran longer than {CELL_TIMEOUT} s: make it smaller."
+        ) from error
+    except DeadKernelError as error:
+        raise NotebookError(
+            f"{path}: the kernel died, most likely for lack of memory: close other programs."
+        ) from error
+
+
+def failed_cell(notebook: nbformat.NotebookNode) -> str:
+    """Name of the cell that holds an error output."""
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        if any(output.output_type == "error" for output in cell.outputs):
+            return f"code cell {number}"
+    return "a cell"
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Strip what differs from run to run and from machine to machine; returns the same notebook."""
+    notebook.metadata = nbformat.from_dict(KERNEL_METADATA)
+    for count, cell in enumerate(code_cells(notebook), start=1):
+        cell.execution_count = count
+        cell.outputs = [output for output in map(clean_output, cell.outputs) if output is not None]
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict(
+            {key: cell.metadata[key] for key in KEPT_CELL_METADATA if key in cell.metadata}
+        )
+    return notebook
+
+
+def clean_output(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """The output without widget views, or None if nothing else was in it."""
+    if "data" not in output:
+        return output
+    if any("widget" in mime for mime in output.data):
+        return None
+    output.metadata = nbformat.from_dict({})
+    return output

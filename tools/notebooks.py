@@ -1,0 +1,132 @@
+"""Execute, check and sync notebooks: `python -m tools.notebooks --help`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from course import ROOT
+from tools import sync
+from tools.execute import NotebookError, execute_all
+from tools.structure import notebook_problems
+
+RESULTS = ROOT / "results"
+
+
+def all_notebooks(root: Path = ROOT) -> list[Path]:
+    """Every notebook of the course, in reading order: chapters, then appendices."""
+    folders = [*sorted(root.glob("ch[0-9][0-9]")), root / "appendix"]
+    return [path for folder in folders for path in sorted(folder.glob("*.ipynb"))]
+
+
+def chosen(names: list[str], root: Path = ROOT) -> list[Path]:
+    """Notebooks for what a reader types: nothing (all to be read), `ch02`, `appendix`, or a path.
+
+    Exercises and solutions run only when they are named. Raises NotebookError for a name that fits nothing.
+    """
+    to_read = [path for path in all_notebooks(root) if not path.stem.endswith(("_exercises", "_solutions"))]
+    if not names:
+        return to_read
+    found: list[Path] = []
+    for name in names:
+        path = root / name
+        matching = (
+            [path] if path.suffix == ".ipynb" and path.exists() else [p for p in to_read if p.parent == path]
+        )
+        if not matching:
+            raise NotebookError(
+                f"There is no notebook {name!r}: name a chapter (ch02) or a path (ch02/ch02_main.ipynb)."
+            )
+        found += matching
+    return list(dict.fromkeys(found))
+
+
+def refresh_ledger() -> None:
+    """Draw the results ledger's figure anew, where the course has a ledger already."""
+    try:
+        ledger = importlib.import_module("shared.ledger")
+    except ModuleNotFoundError as error:
+        if error.name != "shared.ledger":
+            raise
+        return
+    refresh = getattr(ledger, "refresh_figure", None)
+    if refresh is not None:
+        print(f"Results ledger: {refresh()}")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Execute notebooks for a reader, into results/; the course's own files stay as they are."""
+    paths = chosen(arguments.notebooks)
+    destination = None if arguments.in_place else RESULTS
+    execute_all(paths, destination)
+    refresh_ledger()
+    where = "in place" if destination is None else f"to {destination.name}/"
+    print(f"{len(paths)} notebook{'s' * (len(paths) != 1)} executed, written {where}")
+    return 0
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Execute notebooks and write their outputs back, as they are to be committed."""
+    execute_all(chosen(arguments.notebooks))
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Print what is wrong with the structure of notebooks."""
+    paths = [Path(name).resolve() for name in arguments.notebooks] or all_notebooks()
+    problems = [problem for path in paths for problem in [*notebook_problems(path), *sync_problems(path)]]
+    print("\n".join(problems) or f"notebooks checked: {len(paths)}, all is well")
+    return bool(problems)
+
+
+def sync_problems(path: Path) -> list[str]:
+    """Differences from `shared/`; exercises and solutions may write functions of the same name anew."""
+    return [] if path.stem.endswith(("_exercises", "_solutions")) else sync.differences(path)
+
+
+def synchronise(arguments: argparse.Namespace) -> int:
+    """Show where notebooks differ from `shared/`, or with --write bring them in line."""
+    paths = [Path(name).resolve() for name in arguments.notebooks] or all_notebooks()
+    if arguments.write:
+        for path in paths:
+            print(f"{path.name}: {sync.write(path)} definitions replaced")
+    problems = [problem for path in paths for problem in sync_problems(path)]
+    print("\n".join(problems) or "The notebooks show the code of shared/")
+    return bool(problems)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main_parser = argparse.ArgumentParser(prog="python -m tools.notebooks", description=__doc__)
+    commands = main_parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, action in {"run": run, "execute": execute, "check": check, "sync": synchronise}.items():
+        command = commands.add_parser(name, help=action.__doc__.splitlines()[0], description=action.__doc__)
+        command.add_argument(
+            "notebooks", nargs="*", help="chapters such as ch02, or paths; all if none is given"
+        )
+        command.set_defaults(action=action)
+        if name == "run":
+            command.add_argument(
+                "--in-place", action="store_true", help="write the outputs into the notebooks"
+            )
+        if name == "sync":
+            command.add_argument(
+                "--write", action="store_true", help="replace the cells' code by that of shared/"
+            )
+    return main_parser
+
+
+def main() -> int:
+    """Run one command and return its exit status."""
+    arguments = parser().parse_args()
+    try:
+        return arguments.action(arguments)
+    except NotebookError as error:
+        print(f"tools.notebooks: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What must hold for a committed notebook, checked without executing it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+
+from course import ROOT
+from tools.cells import (
+    IGNORE_TAG,
+    KERNEL_METADATA,
+    MODEL_CELL,
+    code_cells,
+    colab_badge,
+    read_notebook,
+    setup_cell,
+    tags,
+)
+
+EXACT_SHARE = 0.75
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|content|mnt|private)/|\b[A-Za-z]:\\")
+UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
+FORBIDDEN_TAGS = {
+    "nbval-skip",
+    "nbval-raises-exception",
+    "raises-exception",
+    "skip-execution",
+    "NBVAL_IGNORE_OUTPUT",
+}
+
+
+def notebook_problems(path: Path, root: Path = ROOT) -> list[str]:
+    """Everything that is wrong with a notebook's structure, one sentence each; empty if all is well."""
+    notebook = read_notebook(path)
+    problems = [
+        *execution_problems(notebook),
+        *comparison_problems(notebook),
+        *text_problems(notebook),
+        *shared_cell_problems(notebook, path.resolve().relative_to(root).as_posix()),
+    ]
+    return [f"{path.name}: {problem}" for problem in problems]
+
+
+def execution_problems(notebook: nbformat.NotebookNode) -> list[str]:
+    """Counts run 1..n, there are outputs, no cell failed, and the kernel is the common one."""
+    cells = code_cells(notebook)
+    problems = []
+    if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
+        problems.append("execution counts do not run 1..n: execute it with python -m tools.notebooks execute")
+    if not any(cell.outputs for cell in cells):
+        problems.append("no code cell has an output: execute it")
+    if dict(notebook.metadata) != KERNEL_METADATA:
+        problems.append("the notebook's metadata are not the common ones: execute it with tools.notebooks")
+    for number, cell in enumerate(cells, start=1):
+        if any(output.output_type == "error" for output in cell.outputs):
+            problems.append(f"code cell {number} has an error output")
+        if any(output.get("name") == "stderr" for output in cell.outputs):
+            problems.append(f"code cell {number} wrote to stderr: mend what it warns of")
+    return problems
+
+
+def comparison_problems(notebook: nbformat.NotebookNode) -> list[str]:
+    """Three quarters of the printing cells are compared exactly; an assertion follows each that is not."""
+    cells = code_cells(notebook)
+    problems = []
+    for number, cell in enumerate(cells, start=1):
+        if not valid_python(cell.source):
+            problems.append(f"code cell {number} is not plain Python (no % or ! lines)")
+        forbidden = FORBIDDEN_TAGS & set(tags(cell)) | {
+            tag for tag in FORBIDDEN_TAGS if f"# {tag}" in cell.source
+        }
+        if forbidden:
+            problems.append(
+                f"code cell {number} has {sorted(forbidden)}: only the tag {IGNORE_TAG} is allowed"
+            )
+        if IGNORE_TAG in tags(cell) and not (number < len(cells) and asserts(cells[number])):
+            problems.append(f"code cell {number} is not compared, and the next code cell asserts nothing")
+    printing = [cell for cell in cells if cell.outputs]
+    exact = [cell for cell in printing if IGNORE_TAG not in tags(cell)]
+    if len(exact) < EXACT_SHARE * len(printing):
+        problems.append(f"only {len(exact)} of {len(printing)} printing code cells are compared exactly")
+    return problems
+
+
+def text_problems(notebook: nbformat.NotebookNode) -> list[str]:
+    """No path of somebody's machine in an output, nothing marked as unfinished."""
+    problems = []
+    for number, cell in enumerate(notebook.cells, start=1):
+        found = MACHINE_PATH.search(output_text(cell)) if cell.cell_type == "code" else None
+        if found:
+            problems.append(f"cell {number} shows a path of the machine ({found.group()}...)")
+        if UNFINISHED.search(cell.source):
+            problems.append(f"cell {number} is marked as unfinished")
+    return problems
+
+
+def shared_cell_problems(notebook: nbformat.NotebookNode, path: str) -> list[str]:
+    """The set-up cell comes first, it and the model cell are the common ones, and the badge fits."""
+    sources = [cell.source for cell in code_cells(notebook)]
+    problems = []
+    if not sources or sources[0] != setup_cell():
+        problems.append("the first code cell is not the set-up cell of tools.cells.setup_cell()")
+    if any("COURSE_MODEL" in source and source != MODEL_CELL for source in sources):
+        problems.append("the cell that chooses the model is not tools.cells.MODEL_CELL")
+    if path.endswith("_main.ipynb") and sources.count(MODEL_CELL) > 1:
+        problems.append("the model is chosen in more than one cell")
+    first = notebook.cells[0] if notebook.cells else None
+    if first is None or first.cell_type != "markdown" or colab_badge(path) not in first.source:
+        problems.append(f"the first cell does not show this badge: {colab_badge(path)}")
+    return problems
+
+
+def output_text(cell: nbformat.NotebookNode) -> str:
+    """All text that a code cell's outputs show."""
+    parts = []
+    for output in cell.outputs:
+        parts.append(output.get("text", ""))
+        parts += [
+            str(value) for mime, value in output.get("data", {}).items() if not mime.startswith("image/png")
+        ]
+    return "\n".join(parts)
+
+
+def valid_python(source: str) -> bool:
+    """Whether the source parses."""
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        return False
+    return True
+
+
+def asserts(cell: nbformat.NotebookNode) -> bool:
+    """Whether a code cell holds an assert statement."""
+    return valid_python(cell.source) and any(
+        isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cell.source))
+    )
