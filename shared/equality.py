@@ -1,0 +1,304 @@
+r"""Whether two parsed answers are the same answer. One small rule for each pair of forms, every rule
+symmetrical.
+
+Policies, where taste could differ:
+- A missing unit or percent sign is fine (`35`, `35\%`), and so is the value of a percentage (`0.35`, `35\%`);
+  units that are there must agree after conversion (`1 m` is `100 cm`, `\$5` is not `5` cents).
+- Tuples are ordered; lists and sets are not. A list keeps its repetitions (`2, 2` is not `2`), a set does
+  not. A tuple is not a list. A column vector is the tuple of its entries, a row is not. `(1, 2)` and `[1, 2]`
+  are never the same.
+- An interval is its inequality, and all spellings of one part of the real line are the same.
+- `x = 5` is `5`, and `y = 2x + 1` is `2x + 1`; `x = 5` is not `y = 5`. Two equations are the same if one is a
+  multiple of the other.
+- Numbers in other bases agree in digits and base; a number without base is decimal and never equal to one
+  with.
+- A choice letter is a letter, in any case, whatever text follows it.
+Taught in ch03, section 3.7.
+"""
+
+from collections.abc import Sequence
+
+import sympy
+
+from shared.answer_forms import (
+    Answer,
+    BaseNumber,
+    Choice,
+    Group,
+    Matrix,
+    Name,
+    Quantity,
+    Ratio,
+    Relation,
+    Text,
+)
+from shared.math_parser import add, divide, mul, negative
+from shared.numeric import Evaluator, Undecided
+from shared.regions import same_region, to_region
+
+_COMPARISON_STEPS = 5
+
+
+class Comparison:
+    """Compares two answers within one budget of steps."""
+
+    def __init__(self) -> None:
+        self.numbers = Evaluator()
+
+    def equal(self, first: Answer, second: Answer) -> bool:
+        """Whether the two are the same answer.
+
+        Raises:
+            Undecided: it would take too many steps, or a value does not exist.
+        """
+        self.numbers.steps_left -= _COMPARISON_STEPS
+        if self.numbers.steps_left < 0:
+            raise Undecided("step budget spent")
+        if first == second:
+            return True
+        if isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr):
+            return self._expressions(first, second)
+        for rule in (
+            self._plain,
+            self._ratio,
+            self._matrix,
+            self._region,
+            self._relation,
+            self._group,
+            self._quantity,
+        ):
+            for one, two in ((first, second), (second, first)):
+                verdict = rule(one, two)
+                if verdict is not None:
+                    return verdict
+        return False
+
+    def _expressions(self, first: sympy.Expr, second: sympy.Expr) -> bool:
+        letters = [str(part) for part in (first, second) if isinstance(part, sympy.Symbol)]
+        if len(letters) == 2:
+            word = letters[0] in "abcdABCD" or len(letters[0]) > 2
+            return word and letters[0].casefold() == letters[1].casefold()
+        return self._numbers_equal(first, second)
+
+    def _numbers_equal(self, first: sympy.Expr, second: sympy.Expr) -> bool:
+        """As `Evaluator.equal`, but what has no value is just not equal: one such item must not end the comparison."""
+        try:
+            return self.numbers.equal(first, second)
+        except Undecided:
+            return False
+
+    def _plain(self, first: Answer, second: Answer) -> bool | None:
+        """Words, choice letters and numbers in other bases."""
+        if isinstance(first, Choice):
+            letter = (
+                second.letter
+                if isinstance(second, Choice)
+                else second.name
+                if isinstance(second, sympy.Symbol)
+                else ""
+            )
+            return letter.upper() == first.letter
+        if isinstance(first, Text) and isinstance(
+            second, sympy.Symbol
+        ):  # TRUE is read as a name, true as a word
+            return len(second.name) > 2 and first.words == second.name.casefold()
+        if isinstance(first, Text | BaseNumber):
+            return first == second
+        return None
+
+    def _ratio(self, first: Answer, second: Answer) -> bool | None:
+        if not isinstance(first, Ratio):
+            return None
+        if isinstance(second, Ratio):
+            if len(first.parts) != len(second.parts) or (first.clock and second.clock):
+                return first.parts == second.parts
+            pairs = zip(first.parts, second.parts, strict=True)
+            return all(self._numbers_equal(mul(a, second.parts[0]), mul(b, first.parts[0])) for a, b in pairs)
+        if isinstance(second, sympy.Expr) and len(first.parts) == 2 and not first.clock:
+            return self._numbers_equal(divide(*first.parts), second)
+        return False
+
+    def _matrix(self, first: Answer, second: Answer) -> bool | None:
+        if not isinstance(first, Matrix):
+            return None
+        if isinstance(second, Matrix) and first.determinant == second.determinant:
+            same_shape = [len(row) for row in first.rows] == [len(row) for row in second.rows]
+            return same_shape and all(
+                self._in_order(a, b) for a, b in zip(first.rows, second.rows, strict=True)
+            )
+        if (
+            isinstance(second, Group)
+            and second.kind in ("()", "tuple")
+            and all(len(row) == 1 for row in first.rows)
+        ):
+            return self._in_order([row[0] for row in first.rows], second.items)
+        return False
+
+    def _region(self, first: Answer, second: Answer) -> bool | None:
+        """Intervals and inequalities; two ordered pairs are left to the rule for groups, where ends may be symbols."""
+        pair = isinstance(first, Group) and isinstance(second, Group) and first.ordered and second.ordered
+        if pair or not any(isinstance(part, Relation | Group) for part in (first, second)):
+            return None
+        try:
+            regions = [to_region(part, self.numbers) for part in (first, second)]
+        except Undecided:
+            return None
+        return same_region(*regions) if None not in regions else None
+
+    def _relation(self, first: Answer, second: Answer) -> bool | None:
+        if not isinstance(first, Relation):
+            return None
+        if isinstance(second, Relation):
+            return self._two_relations(first, second)
+        named = self._named_value(first)
+        if named is None:
+            return None if isinstance(second, Group) else False
+        return self.equal(named[1], second)
+
+    def _two_relations(self, first: Relation, second: Relation) -> bool:
+        named = [self._named_value(first), self._named_value(second)]
+        if None not in named and _same_name(named[0][0], named[1][0]):
+            return self.equal(named[0][1], named[1][1])
+        if set(first.operators) == {"="} == set(second.operators):
+            sides = [_difference(first), _difference(second)]
+            return None not in sides and self.numbers.proportional(*sides)
+        first, second = _ascending(first), _ascending(second)
+        if first.operators != second.operators:
+            return False
+        sides = [_difference(first), _difference(second)]
+        if None not in sides and self.numbers.proportional(*sides, positive=first.operators != ("!=",)):
+            return True
+        return self._in_order(first.parts, second.parts)
+
+    def _named_value(self, relation: Relation) -> tuple[str, Answer] | None:
+        """`x = 5`, `5 = x`, `x = 10/2 = 5` or `10/2 = 5`: the name (empty if there is none) and the value."""
+        if relation.operators == ("in",):
+            return relation.parts[0].name, relation.parts[1]
+        if set(relation.operators) != {"="}:
+            return None
+        parts = list(relation.parts)
+        if isinstance(parts[-1], sympy.Symbol) and not isinstance(parts[0], sympy.Symbol | Name):
+            parts.reverse()
+        names = []
+        while len(parts) > 1 and isinstance(parts[0], sympy.Symbol | Name):
+            names.append(parts.pop(0))
+        if not names and any(isinstance(part, sympy.Expr) and part.free_symbols for part in parts):
+            return None
+        if any(isinstance(parts[-1], sympy.Expr) and name in parts[-1].free_symbols for name in names):
+            return None
+        if not all(self.equal(part, parts[-1]) for part in parts[:-1]):
+            return None
+        return (_name(names[0]) if names else ""), parts[-1]
+
+    def _group(self, first: Answer, second: Answer) -> bool | None:
+        if not isinstance(first, Group):
+            return None
+        if isinstance(second, Group):
+            return self._two_groups(first, second)
+        if first.ordered or first.kind in ("union", "minus") or len(first.items) != 1:
+            return False
+        return self.equal(first.items[0], second)
+
+    def _two_groups(self, first: Group, second: Group) -> bool:
+        if "union" in (first.kind, second.kind) or "minus" in (first.kind, second.kind):
+            return first.kind == second.kind and self._match(first.items, second.items)
+        if first.ordered and second.ordered:
+            kinds = {first.kind, second.kind}
+            listed = kinds <= {"()", "[]", "tuple"} and len(first.items) > 2  # no interval has three ends
+            alike = len(kinds) == 1 or kinds == {"tuple", "()"} or listed
+            return alike and self._in_order(first.items, second.items)
+        if first.ordered or second.ordered:
+            plain, ordered = (second, first) if first.ordered else (first, second)
+            values = _assigned_values(plain) or (
+                plain.items if ordered.kind == "[]" and len(ordered.items) > 2 else None
+            )
+            return (
+                values is not None
+                and ordered.kind in ("()", "tuple", "[]")
+                and self._in_order(values, ordered.items)
+            )
+        both_sets = first.kind == second.kind == "set"
+        return self._match(
+            *(self._distinct(group.items) if both_sets else group.items for group in (first, second))
+        )
+
+    def _distinct(self, items: Sequence[Answer]) -> list[Answer]:
+        kept: list[Answer] = []
+        for item in items:
+            if not any(self.equal(item, other) for other in kept):
+                kept.append(item)
+        return kept
+
+    def _match(self, first: Sequence[Answer], second: Sequence[Answer]) -> bool:
+        """Whether the items can be paired off, in any order."""
+        if len(first) != len(second):
+            return False
+        left = list(second)
+        for item in first:
+            place = next((k for k, other in enumerate(left) if self.equal(item, other)), None)
+            if place is None:
+                return False
+            del left[place]
+        return True
+
+    def _in_order(self, first: Sequence[Answer], second: Sequence[Answer]) -> bool:
+        return len(first) == len(second) and all(self.equal(a, b) for a, b in zip(first, second, strict=True))
+
+    def _quantity(self, first: Answer, second: Answer) -> bool | None:
+        if not isinstance(first, Quantity):
+            return None
+        if isinstance(second, Quantity):
+            if first.unit.dimensions == second.unit.dimensions:
+                return self._numbers_equal(
+                    mul(first.value, first.unit.scale), mul(second.value, second.unit.scale)
+                )
+            return False
+        if not isinstance(second, sympy.Expr):
+            return False
+        if self._numbers_equal(first.value, second):
+            return True
+        if first.unit.is_ratio:
+            return self._numbers_equal(mul(first.value, first.unit.scale), second)
+        letter = first.unit.letter
+        return letter is not None and self._numbers_equal(mul(first.value, sympy.Symbol(letter)), second)
+
+
+def _name(part: sympy.Symbol | Name) -> str:
+    return part.text if isinstance(part, Name) else part.name
+
+
+def _same_name(first: str, second: str) -> bool:
+    return first == second or not first or not second
+
+
+def _difference(relation: Relation) -> sympy.Expr | None:
+    """Left side minus right side of a relation with one operator."""
+    sides = [part.value if isinstance(part, Quantity) else part for part in relation.parts]
+    if len(sides) != 2 or not all(isinstance(side, sympy.Expr) for side in sides):
+        return None
+    return add(sides[0], negative(sides[1]))
+
+
+def _ascending(relation: Relation) -> Relation:
+    """The same chain read so that its first sign is < or <=."""
+    if not relation.operators[0].startswith(">"):
+        return relation
+    flipped = [
+        operator.replace(">", "<") if ">" in operator else operator.replace("<", ">")
+        for operator in relation.operators
+    ]
+    return Relation(relation.parts[::-1], tuple(flipped[::-1]))
+
+
+def _assigned_values(group: Group) -> list[Answer] | None:
+    """The values of `x = 1, y = 2` in the order of the names; None for another list."""
+    values = {}
+    for item in group.items:
+        if (
+            not isinstance(item, Relation)
+            or item.operators != ("=",)
+            or not isinstance(item.parts[0], sympy.Symbol)
+        ):
+            return None
+        values[item.parts[0].name] = item.parts[1]
+    return [values[name] for name in sorted(values)] if len(values) == len(group.items) else None

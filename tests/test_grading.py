@@ -1,0 +1,306 @@
+"""The verifier as a whole: extraction, labelled pairs, symmetry, totality, and its bounds."""
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.grader import hostile_text, load_jsonl
+from shared.grading import extract_answer, grade, normalize_answer
+from shared.math_parser import ExpressionParser
+from shared.math_tokens import tokenize
+from shared.numeric import POINTS, Evaluator, Undecided
+
+ROOT = Path(__file__).parents[1]
+PAIRS = load_jsonl("grader_pairs.jsonl")
+HOSTILE = load_jsonl("grader_hostile.jsonl")
+SECONDS = 1.0
+
+
+def math500_answers():
+    folder = Path(os.environ.get("COURSE_TEST_DATA", ROOT / ".." / "shared" / "data"))
+    path = folder / "math500_test.json"
+    if not path.exists():
+        pytest.skip("math500_test.json is in neither ../shared/data nor COURSE_TEST_DATA")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{5}.", "5"),
+        (r"\boxed{1} then \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{x^{2^{3}}} and {more}", "x^{2^{3}}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed {8}", "8"),
+        (r"\boxed 9", "9"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{3} but \boxed{4", "3"),
+        (r"\boxed{3} but \boxed{}", "3"),
+        (r"\boxed{\text{a } b}", r"\text{a } b"),
+        (r"} { \boxed{6} } }", "6"),
+        (r"\boxed{4", None),
+        (r"put it in \boxed notation", None),
+        ("no box, 5", None),
+        ("", None),
+    ],
+)
+def test_extract(text, answer):
+    """Trap S5: the last box, with nested braces, by counting and not by a greedy expression."""
+    assert extract_answer(text) == answer
+
+
+def test_extract_fallbacks():
+    """Trap S3: without a box there is no answer, unless the caller asks for a fallback by name."""
+    text = "First 3, then the total is 1,234.50."
+    assert extract_answer(text) is None
+    assert extract_answer(text, fallback="number") == "1,234.50"
+    assert extract_answer(text, fallback="text") == text
+    assert extract_answer("x = -3/4", fallback="number") == "-3/4"
+    assert extract_answer("from 5-3", fallback="number") == "3"
+    assert extract_answer("none", fallback="number") is None
+    assert extract_answer(" ", fallback="text") is None
+    assert extract_answer(r"\boxed{7} of 9", fallback="number") == "7"
+    with pytest.raises(ValueError, match='"number" or "text"'):
+        extract_answer("5", fallback="first")
+
+
+def test_labelled_pairs():
+    """Every labelled pair, both ways round. A failure lists the pairs."""
+    wrong = [
+        (pair["kind"], pair["prediction"], pair["gold"])
+        for pair in PAIRS
+        if {grade(pair["prediction"], pair["gold"]), grade(pair["gold"], pair["prediction"])}
+        != {pair["equal"]}
+    ]
+    assert len(PAIRS) >= 300
+    assert 0.35 < sum(not pair["equal"] for pair in PAIRS) / len(PAIRS) < 0.45
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "equal"),
+    [
+        ("x=5", "5", True),
+        (r"\{1,2\}", r"\{2,1\}", True),
+        (r"\frac12", r"\frac{1}{2}", True),
+        ("-2, 5", "5, -2", True),
+        ("35", r"35\%", True),
+        ("1,234", "1234", True),
+        ("[0,5)", "(0,5)", False),
+        (r"3\frac{1}{2}", r"\frac{3}{2}", False),
+        ("(3,250)", "3250", False),
+        ("1011_2", "1011_3", False),
+        ("5 cents", r"\$5", False),
+        ("5 or more", "5", False),
+        ("3x-y+13=0", "3x+4y+14=0", False),
+        ("**73**", "73", True),
+        (r"x \in [-2,7]", r"y \in [-2,7]", False),
+        (r"x \in [-2,7]", r"2x \in [-2,7]", False),
+        ("(1,2,3)", "(1,2,3]", False),
+        (r"180^\circ", r"\pi", False),
+        ('open("x","w").write("x")', "1", False),
+        ('__import__("os").getpid()*0+7', "7", False),
+    ],
+)
+def test_what_other_graders_get_wrong(prediction, gold, equal):
+    """Trap section "Graders": the cases that were seen to go wrong elsewhere."""
+    assert grade(prediction, gold) is equal
+    assert grade(gold, prediction) is equal
+
+
+@pytest.mark.parametrize("value", [None, 5, 5.0, b"5", ["5"], float("nan"), object()])
+def test_total_for_things_that_are_not_text(value):
+    assert grade(value, "5") is (value == 5)
+    assert grade("5", value) is (value == 5)
+    assert extract_answer(value) is None
+
+
+def test_empty_text_is_never_right():
+    assert not grade("", "")
+    assert not grade(" ", "5")
+    assert not grade("5", "")
+
+
+def test_math500_answers_equal_themselves():
+    """Each of the 500 answers, bare, in dollars and with a full stop; and the box of each reference solution."""
+    for problem in math500_answers():
+        answer = problem["answer"]
+        assert grade(answer, answer)
+        assert grade(f"${answer}$.", f" {answer}")
+        assert grade(extract_answer(problem["solution"]), answer)
+
+
+def test_math500_different_answers_are_different():
+    """A sample of the pairs of different answers. The exceptions are pairs that are truly equal."""
+    equal = {
+        ("-2,1", "1,-2"), (r"10,\!080", "10080"), ("120", r"120^\circ"), ("15", r"15\mbox{ cm}^2"), ("30", r"30^\circ"),
+        ("36", r"36^\circ"), ("36", r"\$36"), ("5", "x=5"), ("90", r"90^\circ"), ("2 \\sqrt{5}", r"2\sqrt{5}"),
+        (r"\frac14", r"\frac{1}{4}"),
+    }  # fmt: skip
+    answers = sorted({problem["answer"] for problem in math500_answers()})
+    pairs = random.Random(0).sample(list(itertools.combinations(answers, 2)), 12_000)
+    assert {pair for pair in pairs if grade(*pair)} <= equal
+    assert all(grade(*pair) for pair in equal)
+
+
+@pytest.fixture(scope="module")
+def canary(tmp_path_factory):
+    return tmp_path_factory.mktemp("canary") / "canary"
+
+
+def test_hostile_inputs(canary):
+    """Trap S6: hostile input against a number, an expression, itself: a bool within a second, nothing run."""
+    assert len(HOSTILE) >= 100
+    for record in HOSTILE:
+        text = hostile_text(record, canary.as_posix())
+        for other in ("5", r"x^2+\sqrt{2}", text, text + " "):
+            start = time.perf_counter()
+            assert grade(text, other) in (True, False)
+            extract_answer(text, fallback="number")
+            seconds = time.perf_counter() - start
+            assert seconds < SECONDS, f"{seconds:.2f} s for {record} against {other[:30]!r}"
+    assert not canary.exists()
+
+
+def test_hostile_memory():
+    """Peak memory of a process that grades every hostile input stays within 200 MB of one that grades nothing."""
+    pytest.importorskip(
+        "resource", reason="peak memory is measured with the resource module, which Windows lacks"
+    )
+    program = (
+        "import resource, sys\n"
+        "from benchmarks.grader import hostile_text, load_jsonl\n"
+        "from shared.grading import grade\n"
+        "records = load_jsonl('grader_hostile.jsonl') if sys.argv[1] == 'all' else []\n"
+        "for record in records:\n"
+        "    grade(hostile_text(record, 'nowhere'), 'x+1')\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(peak / (2**20 if sys.platform == 'darwin' else 2**10))\n"
+    )
+    peaks = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", program, what], cwd=ROOT, check=True, capture_output=True, text=True
+            ).stdout
+        )
+        for what in ("all", "none")
+    ]
+    assert peaks[0] - peaks[1] < 200
+
+
+def test_in_threads():
+    """No signals and no shared precision: four threads at once give what one gives."""
+    sample = PAIRS[::12]
+    verdicts: dict[int, list[bool]] = {}
+
+    def work(number: int) -> None:
+        verdicts[number] = [grade(pair["prediction"], pair["gold"]) for pair in sample]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert list(verdicts.values()) == [[pair["equal"] for pair in sample]] * 4
+
+
+def test_deep_in_a_recursion():
+    """A caller with little stack left gets False or True, no exception."""
+
+    def dive(depth: int) -> bool:
+        return dive(depth - 1) if depth else grade(r"\sqrt{" * 20 + "2" + "}" * 20, "x")
+
+    assert dive(sys.getrecursionlimit() - 150) is False
+
+
+def test_plain_numbers_are_fast():
+    """A plain number takes well under a millisecond (the benchmark gives the figure on a quiet machine)."""
+    start = time.perf_counter()
+    for number in range(500):
+        grade(str(number), f"{number}.0")
+    assert (time.perf_counter() - start) / 500 < 0.001
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_text(first, second):
+    """Trap S6: never raises, and is symmetric."""
+    assert grade(first, second) is grade(second, first)
+    extract_answer(first, fallback="number")
+
+
+_PIECES = (
+    r"\frac \sqrt { } ( ) [ ] , ^ _ ! | x y i e 1 2 12 .5 + - * / = < \le \pm \cup \{ \} \infty \pi \sin \log \binom % "
+    r"° \$ \text{cm} cm and or in \in : & \\ \begin{pmatrix} \end{pmatrix}"
+)
+_FRAGMENTS = st.lists(st.sampled_from([*_PIECES.split(), " "]), max_size=25).map("".join)
+
+
+@settings(max_examples=250, deadline=None)
+@given(_FRAGMENTS, _FRAGMENTS)
+def test_any_fragments_of_mathematics(first, second):
+    """Text that is nearly mathematics: never raises, within a second, symmetric, equal to itself."""
+    start = time.perf_counter()
+    verdict = grade(first, second)
+    assert time.perf_counter() - start < SECONDS
+    assert verdict is grade(second, first)
+    assert grade(first, first) is bool(first.strip())
+
+
+_ATOMS = st.sampled_from(["x", "y", "n", "2", "7", "10", "0.5", r"\pi", "e", r"\frac12", r"\sqrt{3}"])
+
+
+def _combine(parts):
+    two = st.tuples(parts, parts)
+    return st.one_of(
+        two.map(lambda p: f"{p[0]}+{p[1]}"),
+        two.map(lambda p: f"({p[0]})({p[1]})"),
+        two.map(lambda p: rf"\frac{{{p[0]}}}{{{p[1]}}}"),
+        parts.map(lambda p: f"({p})^2"),
+        parts.map(lambda p: rf"\sqrt{{{p}}}"),
+        parts.map(lambda p: rf"\sin\left({p}\right)"),
+        parts.map(lambda p: f"|{p}|" if "|" not in p else f"-{p}"),
+    )
+
+
+def has_value(text: str) -> bool:
+    """Leaves out what is undefined everywhere (1/(x-x)) or beyond the limits (the sine of 10^64)."""
+    expression, numbers = ExpressionParser(tokenize(normalize_answer(text))).parse(), Evaluator()
+    found = 0
+    for index in range(POINTS):
+        with contextlib.suppress(Undecided):
+            numbers.value(expression, index)
+            found += 1
+    return found >= 2
+
+
+def test_real_nowhere():
+    """An expression that is real for no value of its variable still equals itself in another spelling."""
+    assert grade(r"\sin\left(\sqrt{-|x|}\right)", r"\left(\sin\sqrt{-|x|}\right)+0")
+    assert not grade(r"\sqrt{-|x|}", r"2\sqrt{-|x|}")
+
+
+_EXPRESSIONS = st.recursive(_ATOMS, _combine, max_leaves=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_EXPRESSIONS)
+def test_expressions_equal_themselves_and_not_their_neighbours(text):
+    """What the grammar generates and has a value equals itself in another spelling, and never itself plus one."""
+    assume(has_value(text))
+    assert grade(text, text)
+    assert grade(f"${text}$", rf"\left({text}\right)+0")
+    assert not grade(text, f"({text})+1")
