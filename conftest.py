@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.pop("COURSE_MODEL", None)
+# What notebooks measure while they are tested does not belong in the reader's own ledger.
+os.environ["COURSE_LEDGER"] = os.path.join(tempfile.gettempdir(), f"course-ledger-{os.getpid()}.jsonl")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

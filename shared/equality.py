@@ -13,7 +13,7 @@ Policies, where taste could differ:
 - Numbers in other bases agree in digits and base; a number without base is decimal and never equal to one
   with.
 - A choice letter is a letter, in any case, whatever text follows it.
-Taught in ch03, section 3.7.
+Taught in ch03, section 3.6.
 """
 
 from collections.abc import Sequence

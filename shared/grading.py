@@ -12,7 +12,7 @@ intervals, inequalities, equations, matrices, number bases, ratios, choice lette
 listed in `equality.py`.
 Not covered, and compared as text: integrals, sums, limits, sets of integers (`k \in \mathbb{Z}`), sentences.
 Equality of expressions is tested at a few points with 50 digits (`numeric.py`), not proved.
-Taught in ch03, sections 3.2 to 3.8.
+Taught in ch03, sections 3.3 to 3.7.
 """
 
 import re

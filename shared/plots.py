@@ -35,6 +35,9 @@ STYLE = {
     "lines.markersize": 6,
     "legend.frameon": False,
 }
+# Load the backend now. Were it loaded inside an rc_context, leaving that would undo the interactive mode which the
+# notebook's backend switches on, and no figure after the first would show.
+plt.draw_if_interactive()
 
 
 def new_figure(title: str = "", x: str = "", y: str = "", **subplots) -> tuple[Figure, Axes]:
@@ -89,3 +92,42 @@ def lines(
     if len(series) > 1:
         axes.legend()
     return axes
+
+
+def interval_points(
+    labels: Sequence[str], series: dict[str, Sequence[tuple[float, float, float] | None]], *, title: str = "",
+    x_label: str = "accuracy, %, with 95 % interval",
+) -> Axes:  # fmt: skip
+    """A row for each label, and in it a point with its interval for each entry of `series`, in percent.
+
+    A point is (value, low, high), each in [0, 1], or None where there is none. With more than one series there is a
+    legend; the series share the rows' height.
+    """
+    _, axes = new_figure(title, x_label, figsize=(7.0, 1.2 + 0.36 * len(labels) + 0.3 * (len(series) > 1)))
+    step = 0.5 / max(1, len(series))
+    for place, ((name, points), colour, marker) in enumerate(
+        zip(series.items(), COLOURS, "oDs^vx", strict=False)
+    ):
+        shown = [(row, point) for row, point in enumerate(points) if point is not None]
+        rows = [row + (place - (len(series) - 1) / 2) * step for row, _ in shown]
+        values, lows, highs = ([100 * point[k] for _, point in shown] for k in range(3))
+        reach = [[max(0, v - low) for v, low in zip(values, lows, strict=True)],
+                 [max(0, high - v) for v, high in zip(values, highs, strict=True)]]  # fmt: skip
+        axes.errorbar(values, rows, xerr=reach, fmt=marker, color=colour, capsize=3, label=name)
+    axes.set(xlim=(-2, 102), ylim=(len(labels) - 0.5, -0.5), yticks=range(len(labels)), yticklabels=labels)
+    axes.grid(visible=False, axis="y")
+    if len(series) > 1:
+        axes.figure.legend(loc="outside lower left", ncols=len(series), frameon=False)
+    return axes
+
+
+def panels(count: int, columns: int = 2, height: float = 1.7) -> list[Axes]:
+    """`count` small axes in rows of `columns`, each `height` inches high, in the course's style."""
+    rows = -(-count // columns)
+    with plt.rc_context({**STYLE, "font.size": 9, "axes.titlesize": 10}):
+        figure, grid = plt.subplots(
+            rows, columns, figsize=(7.0, height * rows), layout="constrained", squeeze=False
+        )
+    for unused in grid.flat[count:]:
+        figure.delaxes(unused)
+    return list(grid.flat[:count])

@@ -1,4 +1,4 @@
-"""The prompts of the course: one question, several ways to ask it. Taught in ch03, section 3.7, and ch04."""
+"""The prompts of the course: one question, several ways to ask it. Taught in ch03, section 3.9, and ch04."""
 
 BOX = "\\boxed{}"
 INSTRUCTIONS = {

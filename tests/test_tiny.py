@@ -200,7 +200,7 @@ def small(monkeypatch):
     monkeypatch.setattr(pretrain, "CHUNK", 64)
     tokenizer = pretrain.train_tokenizer
     monkeypatch.setattr(pretrain, "train_tokenizer", lambda seed: tokenizer(seed, 500))
-    return pretrain.Recipe(clean_chunks=1, mixed_chunks=2, batch_tokens=2048, warmup=5)
+    return pretrain.Recipe(steep_chunks=1, clean_chunks=1, mixed_chunks=2, batch_tokens=2048, warmup=5)
 
 
 class Killed(Exception):

@@ -22,17 +22,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.prompts import render_check_prompt, render_prompt
-from shared.tiny.corpus import (
-    LEVELS,
-    SUBJECTS,
-    Recorder,
-    Slip,
-    Solve,
-    boxed_form,
-    draw_problem,
-    held_out,
-    plain,
-)
+from shared.tiny.corpus import LEVELS, SUBJECTS, Recorder, Slip, draw_problem, held_out
+from shared.tiny.values import Solve, Value, boxed_form, plain
 
 MIXTURES = {  # style of document -> share
     "clean": {"detailed": 0.66, "direct": 0.12, "think": 0.08, "check": 0.08, "chat": 0.03, "facts": 0.03},
@@ -47,7 +38,8 @@ TERSE_SHARE = {
 SKIP = 0.6  # share of steps that a terse solution leaves out
 SLIP_SHARE = 0.06  # share of solutions with a wrong step, in the mixed phase
 EXPLAINS_UNASKED = 0.12  # share of direct prompts that are answered with a derivation all the same
-LEVEL_WEIGHTS = (1, 2, 3, 4, 5)  # harder problems hold more steps to learn from
+EVEN = (1, 1, 1, 1, 1)  # share of each level
+STEEP = (1, 2, 3, 4, 5)  # harder problems hold more steps to learn from
 
 
 @dataclass(frozen=True)
@@ -69,17 +61,17 @@ class Work:
     answer: str
 
 
-def draw_work(rng: random.Random) -> Work:
+def draw_work(rng: random.Random, level_weights: tuple[int, ...] = EVEN) -> Work:
     """A problem that is not held out."""
     while True:
         subject = rng.choice(list(SUBJECTS))
-        level = rng.choices(LEVELS, LEVEL_WEIGHTS)[0]
+        level = rng.choices(LEVELS, level_weights)[0]
         text, solve, steps, answer = draw_problem(rng, subject, level)
         if not held_out(text):
             return Work(subject, text, solve, steps, spoken(rng, answer))
 
 
-def spoken(rng: random.Random, answer) -> str:
+def spoken(rng: random.Random, answer: Value) -> str:
     """An answer as a writer may put it: a fraction mostly in LaTeX, a list of roots in either order."""
     if isinstance(answer, str) and "," in answer and rng.random() < 0.3:
         return ",".join(reversed(answer.split(",")))
@@ -199,13 +191,13 @@ def facts(rng: random.Random) -> Document:
     )))  # fmt: skip
 
 
-def draw_document(rng: random.Random, phase: str) -> Document:
+def draw_document(rng: random.Random, phase: str, level_weights: tuple[int, ...] = EVEN) -> Document:
     """One random document of a phase, "clean" or "mixed"."""
     mixture = MIXTURES[phase]
     style = rng.choices(list(mixture), list(mixture.values()))[0]
     if style == "facts":
         return facts(rng)
-    work = draw_work(rng)
+    work = draw_work(rng, level_weights)
     if style == "check":
         return check(rng, work)
     if phase == "mixed" and rng.random() < SLIP_SHARE:

@@ -12,6 +12,7 @@ import math
 import os
 import random
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from shared.model import CausalLM
 from shared.prompts import render_prompt
 from shared.tiny.config import TINY_CONFIG
 from shared.tiny.corpus import LEVELS, generate_minimath
-from shared.tiny.documents import Document, draw_document
+from shared.tiny.documents import EVEN, STEEP, Document, draw_document
 from shared.tokenizer import Tokenizer
 from shared.weights import save_weights_file
 
@@ -42,15 +43,16 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VISIBLE_TOKENS = ("<think>", "</think>")
 # Words stay whole, every digit and operator is a token of its own, `\boxed{` and `\frac{` are one each.
 PIECES = r"\\[a-z]+\{|\}\{| ?[A-Za-z]+|[^A-Za-z]"
-CHUNK = (
-    8192  # documents drawn, sorted by length and cut into batches together; a run resumes at chunk borders
-)
+STATE = "state.safetensors"  # the file that a stopped run goes on from
+# Documents drawn, sorted by length and cut into batches together; a run resumes at chunk borders.
+CHUNK = 8192
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the outcome of a run. Sizes are in tokens."""
 
+    steep_chunks: int = 26  # the beginning of the clean phase, with more of the harder problems
     clean_chunks: int = 45
     mixed_chunks: int = 27
     batch_tokens: int = 4096
@@ -103,8 +105,11 @@ def train_tokenizer(seed: int, documents: int = 20_000) -> tokenizers.Tokenizer:
 def batches(recipe: Recipe, chunk: int, tokenizer: Tokenizer) -> list[tuple[Tensor, Tensor]]:
     """The batches of one chunk: ids (rows, length) and the weight of each as a target (rows, length)."""
     rng = random.Random(f"documents-{recipe.seed}-{chunk}")
+    weights = STEEP if chunk < recipe.steep_chunks else EVEN
     examples = _encode(
-        [draw_document(rng, recipe.phase(chunk)) for _ in range(CHUNK)], tokenizer, recipe.prompt_weight
+        [draw_document(rng, recipe.phase(chunk), weights) for _ in range(CHUNK)],
+        tokenizer,
+        recipe.prompt_weight,
     )
     examples.sort(key=lambda example: len(example[0]))
     made, start = [], 0
@@ -172,8 +177,19 @@ def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
     )
 
 
-def train_chunk(model, tokenizer, optimizer, recipe, chunk, step, on_batch) -> tuple[float, int, int]:
-    """Train on one chunk; returns its mean loss, the steps done so far and the tokens seen."""
+def train_chunk(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    chunk: int,
+    step: int,
+    on_batch: Callable[[float], object],
+) -> tuple[float, int, int]:
+    """Train on one chunk; returns its mean loss, the steps done so far and the tokens seen.
+
+    `on_batch` is told the share of the chunk that each batch is.
+    """
     total, tokens = 0.0, 0
     made = batches(recipe, chunk, tokenizer)
     for index, (ids, weights) in enumerate(made):
@@ -305,7 +321,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="processor cores to use")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    recipe = Recipe(arguments.clean_chunks, arguments.mixed_chunks, seed=arguments.seed)
+    chunks = {"clean_chunks": arguments.clean_chunks, "mixed_chunks": arguments.mixed_chunks}
+    recipe = Recipe(**chunks, seed=arguments.seed)
     pretrain(arguments.out, recipe)
     print(
         f"Wrote {arguments.out / 'tiny-base.safetensors'}. To ship it, copy it and tokenizer.json to shared/assets."

@@ -1,0 +1,137 @@
+"""The problem sets of the course, all with the same fields. Taught in ch03, section 3.8.
+
+A problem is a dict with `problem`, `solution`, `answer`, `subject` (text), `level` (an int, 1 to 5; 0 if it is not
+known) and `unique_id`. MiniMath is part of the repository; the sets of real competition problems come from the hub,
+or from a file that you give.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.grading import extract_answer
+from shared.jsonl import read_jsonl
+from shared.tiny.build_data import ASSETS, SPLITS
+
+FIELDS = ("problem", "solution", "answer", "subject", "level", "unique_id")
+MATH500 = ("HuggingFaceH4/MATH-500", "test.jsonl")
+MATH_TRAIN = ("di-zhang-fdu/MATH12000", "train.jsonl")
+
+
+def load_minimath(split: str = "test") -> list[dict]:
+    """MiniMath, the course's own problems: "test" (1,000, held out) or "train" (12,000).
+
+    No problem's text is in both. `shared.tiny.corpus.generate_minimath` draws more of them from any seed.
+
+    Raises:
+        ValueError: there is no such split, or its file is damaged.
+        FileNotFoundError: its file is missing.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"MiniMath has no split {split!r}: use 'test' or 'train'.")
+    path = ASSETS / f"minimath_{split}.jsonl"
+    restore = "restore it with git checkout -- shared/assets, or run python -m shared.tiny.build_data"
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name} is missing: {restore}.")
+    problems = load_problems(path)
+    if len(problems) != SPLITS[split]["n"]:
+        raise ValueError(f"{path.name} holds {len(problems)} problems, not {SPLITS[split]['n']}: {restore}.")
+    return problems
+
+
+def load_math500(path: Path | str | None = None) -> list[dict]:
+    """MATH-500: 500 test problems of the MATH data set (arXiv:2103.03874), selected in arXiv:2305.20050.
+
+    From the hub, or from `path`, a JSON or JSON Lines file. Raises as `load_problems` does, and ConnectionError if
+    the hub cannot be reached.
+    """
+    return load_problems(path if path is not None else _download(*MATH500, load_math500))
+
+
+def load_math_train(path: Path | str | None = None) -> list[dict]:
+    """The 12,000 problems of MATH (arXiv:2103.03874) that are not in MATH-500, for training.
+
+    From the hub, or from `path`, a JSON or JSON Lines file, with the fields either of MATH-500 or of the original
+    MATH (`type`, and levels such as "Level 5"). Raises as `load_math500` does.
+    """
+    return load_problems(path if path is not None else _download(*MATH_TRAIN, load_math_train))
+
+
+def load_problems(path: Path | str) -> list[dict]:
+    """Problems from a file of your own: JSON (a list of objects) or JSON Lines.
+
+    Each needs `problem`, and `answer` or a `solution` that ends in a box; what else is missing is filled in.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or empty, or a field is missing or of a wrong kind.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path.name}: give the path of a JSON or JSON Lines file.")
+    rows = _read_json(path) if path.suffix == ".json" else read_jsonl(path)
+    if not rows:
+        raise ValueError(f"{path.name} holds no problems: give a file with at least one.")
+    return [
+        unify(row, f"Problem {number} of {path.name}", number) for number, row in enumerate(rows, start=1)
+    ]
+
+
+def _read_json(path: Path) -> list[dict]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path.name} is no valid JSON (line {error.lineno}): restore or mend it."
+        ) from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path.name} must hold a JSON list of objects, one a problem.")
+    return rows
+
+
+def unify(row: dict, name: str, number: int = 0) -> dict:
+    """A problem with the course's fields, whichever of the common spellings it came in.
+
+    `name` stands for it in messages, `number` in the `unique_id` of a problem that has none. Raises ValueError if a
+    field is missing or of a wrong kind.
+    """
+    solution = row.get("solution") or ""
+    problem = {
+        "problem": row.get("problem"),
+        "solution": solution,
+        "answer": row["answer"] if "answer" in row else extract_answer(solution),
+        "subject": row.get("subject") or row.get("type") or "unknown",
+        "level": _level(row.get("level", 0), name),
+        "unique_id": row.get("unique_id") or f"problem-{number}",
+    }
+    for field in FIELDS:
+        if field != "level" and not isinstance(problem[field], str):
+            raise ValueError(f"{name} has no text in the field {field!r}: add it.")
+    for field in ("problem", "answer"):
+        if not problem[field].strip():
+            raise ValueError(f"{name} has an empty {field}: fill it in.")
+    return problem
+
+
+def _level(level: object, name: str) -> int:
+    """3 from 3, "3" or "Level 3"; 0 from "Level ?", which two problems of MATH have."""
+    match = re.fullmatch(r"(?:Level )?(\d|\?)", str(level))
+    if not match:
+        raise ValueError(f"{name} has the level {level!r}: use a whole number from 1 to 5, or leave it out.")
+    return 0 if match[1] == "?" else int(match[1])
+
+
+def _download(dataset: str, filename: str, loader: Callable) -> str:
+    """Path of one file of a hub data set, from the cache if it is there already."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        endpoint = os.environ.get("HF_ENDPOINT")
+        return hf_hub_download(dataset, filename, repo_type="dataset", endpoint=endpoint)
+    except Exception as error:  # whatever the network library of the day raises
+        raise ConnectionError(
+            f"The hub cannot be reached for {dataset} ({type(error).__name__}): check the network or proxy "
+            f"(HTTPS_PROXY), set HF_ENDPOINT to a mirror, or call {loader.__name__}(path) with a downloaded file."
+        ) from error

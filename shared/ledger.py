@@ -1,0 +1,252 @@
+"""The results ledger, and the statistics behind it: every measurement of the course, with its uncertainty.
+
+A measurement is one row of a JSON Lines file, `results/ledger.jsonl` in the repository or the file that the variable
+COURSE_LEDGER names. Rows are appended and never changed; the latest of a (chapter, method, model, dataset) counts.
+The rows that the authors measured ship in `shared/assets/ledger_reference.jsonl` and stand beside the reader's own.
+Taught in ch03, sections 3.10 and 3.11.
+
+    python -m shared.ledger                  prints the table
+    python -m shared.ledger --as-reference   makes the latest rows of the ledger the reference (for authors)
+"""
+
+import argparse
+import datetime
+import math
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.jsonl import append_jsonl, read_jsonl, write_jsonl
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from shared.evaluator import EvalResult
+
+REFERENCE = Path(__file__).parent / "assets" / "ledger_reference.jsonl"
+KEY = ("chapter", "method", "model", "dataset")
+
+# --------------------------------------------------------------------------------------------------- statistics
+
+
+def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval (1927) for a proportion: `correct` successes in `n` trials, as (low, high) in [0, 1].
+
+    Unlike the textbook's p ± z·sqrt(p(1-p)/n) it keeps its promise at few trials and near 0 and 1.
+    Taught in ch03, section 3.10. Raises ValueError if the counts are not possible.
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"{correct} right of {n} is not possible: need 0 <= correct <= n and n >= 1.")
+    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    p = correct / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mcnemar_p(won: int, lost: int) -> float:
+    """Two-sided p-value of McNemar's exact test (1947) from the two counts of pairs that disagree.
+
+    If neither method is better, a pair that disagrees is a fair coin; problems on which both agree say nothing.
+    Taught in ch03, section 3.11. Raises ValueError for negative counts.
+    """
+    if won < 0 or lost < 0:
+        raise ValueError(f"The counts {won} and {lost} are not possible: neither may be negative.")
+    n = won + lost
+    tail = sum(math.comb(n, k) for k in range(min(won, lost) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two methods on the same problems. `won`: only the first was right; `lost`: only the second was."""
+
+    both: int
+    won: int
+    lost: int
+    neither: int
+
+    @property
+    def n(self) -> int:
+        """Number of problems."""
+        return self.both + self.won + self.lost + self.neither
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the first less that of the second."""
+        return (self.won - self.lost) / self.n
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided p-value of McNemar's exact test."""
+        return mcnemar_p(self.won, self.lost)
+
+    def __str__(self) -> str:
+        p = "p < 0.0001" if self.p_value < 0.0001 else f"p = {self.p_value:.4f}"
+        verdict = "a difference" if self.p_value < 0.05 else "no difference shown"
+        return (
+            f"{100 * self.difference:+.1f} points on {self.n} problems "
+            f"({self.won} won, {self.lost} lost, {self.both} right with both, {self.neither} with neither): "
+            f"{p}, {verdict}"
+        )
+
+
+def paired_test(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
+    """Compare two methods by whether each was right on problem 0, 1, ...; raises ValueError if they do not pair up."""
+    if len(first) != len(second) or not first:
+        raise ValueError(
+            f"{len(first)} and {len(second)} results do not pair up: evaluate both on the same problems."
+        )
+    pairs = [(bool(a), bool(b)) for a, b in zip(first, second, strict=True)]
+    return PairedTest(
+        *(pairs.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False)))
+    )
+
+
+# --------------------------------------------------------------------------------------------------- the ledger
+
+
+def ledger_path() -> Path:
+    """Where the reader's own ledger is."""
+    named = os.environ.get("COURSE_LEDGER")
+    root = Path(__file__).resolve().parents[1]
+    home = root if (root / "course.py").exists() else Path.cwd()
+    return Path(named).expanduser() if named else home / "results" / "ledger.jsonl"
+
+
+def append_result(
+    result: "EvalResult", *, chapter: str, method: str, model: str = "tiny", dataset: str = "minimath-test"
+) -> dict:
+    """Append a measurement to the ledger and return its row.
+
+    `chapter` is "ch03", `method` a short name such as "chain of thought", the rest says what it was measured with.
+    """
+    import torch
+
+    low, high = result.ci95
+    row = {
+        "chapter": chapter,
+        "method": method,
+        "model": model,
+        "dataset": dataset,
+        "n": result.n,
+        "correct": result.correct,
+        "accuracy": round(result.accuracy, 6),
+        "ci95": [round(low, 6), round(high, 6)],
+        "tokens_per_problem": round(result.tokens / result.n, 2),
+        "seconds": round(result.seconds, 1),
+        "seed": result.settings.get("seed"),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]},
+    }
+    append_jsonl(ledger_path(), [row])
+    return row
+
+
+def read_ledger(path: Path | str | None = None) -> list[dict]:
+    """The latest row of each (chapter, method, model, dataset), by chapter; none if there is no ledger yet.
+
+    Raises ValueError if a line is damaged or lacks a field.
+    """
+    path = Path(path or ledger_path())
+    latest: dict[tuple, dict] = {}
+    for number, row in enumerate(read_jsonl(path) if path.exists() else [], start=1):
+        missing = [field for field in (*KEY, "n", "accuracy", "ci95") if field not in row]
+        if missing:
+            raise ValueError(f"Row {number} of {path.name} has no {missing[0]!r}: delete that line.")
+        latest[_key(row)] = row
+    return sorted(latest.values(), key=lambda row: row["chapter"])
+
+
+def _key(row: dict) -> tuple:
+    return tuple(row[field] for field in KEY)
+
+
+def _side_by_side() -> list[tuple[dict | None, dict | None]]:
+    """Pairs of the reader's row and the reference row: first what the reader measured, then what is still to come."""
+    own, reference = ({_key(row): row for row in read_ledger(path)} for path in (None, REFERENCE))
+    return [(own.get(key), reference.get(key)) for key in {**own, **reference}]
+
+
+def ledger_table() -> str:
+    """The ledger as a Markdown table: the reader's measurements, and beside each the reference."""
+    header = ("chapter", "method", "model, data", "n", "accuracy", "tokens", "seconds", "reference")
+    rows = [header, *(_cells(own, reference) for own, reference in _side_by_side())]
+    if len(rows) == 1:
+        return "The ledger is empty: run a chapter's notebook first."
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _cells(own: dict | None, reference: dict | None) -> tuple[str, ...]:
+    row = own or reference
+    measured = ("-", "-", "-")
+    if own:
+        measured = (_percent(own), f"{own['tokens_per_problem']:.1f}", f"{own['seconds']:.1f}")
+    of_reference = _percent(reference) if reference else "-"
+    return (
+        row["chapter"],
+        row["method"],
+        f"{row['model']}, {row['dataset']}",
+        str(row["n"]),
+        *measured,
+        of_reference,
+    )
+
+
+def _percent(row: dict) -> str:
+    low, high = row["ci95"]
+    return f"{100 * row['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def plot_ledger() -> "Axes":
+    """Accuracy and 95 % interval of every measurement; the reference stands beneath the reader's own."""
+    from shared.plots import interval_points  # here, because training does without matplotlib
+
+    pairs = _side_by_side()
+    if not pairs:
+        raise ValueError("The ledger is empty: run a chapter's notebook first.")
+    labels = [_label(own or reference) for own, reference in pairs]
+    series = {"yours": [own for own, _ in pairs], "reference": [reference for _, reference in pairs]}
+    points = {
+        name: [row and (row["accuracy"], *row["ci95"]) for row in rows]
+        for name, rows in series.items()
+        if any(rows)
+    }
+    return interval_points(
+        labels, points, title="Results ledger", x_label="problems solved, %, with 95 % interval"
+    )
+
+
+def _label(row: dict) -> str:
+    usual = (row["model"], row["dataset"]) == ("tiny", "minimath-test")
+    return f"{row['chapter']} {row['method']}" + ("" if usual else f" ({row['model']}, {row['dataset']})")
+
+
+def refresh_figure() -> Path:
+    """Draw `ledger.png` beside the ledger anew and return its path, as `python3 course.py run` does at its end."""
+    path = ledger_path().with_suffix(".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_ledger().figure.savefig(path)
+    return path
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m shared.ledger", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--as-reference", action="store_true", help="make the latest rows the reference")
+    if parser.parse_args().as_reference:
+        merged = {_key(row): row for row in [*read_ledger(REFERENCE), *read_ledger()]}
+        write_jsonl(REFERENCE, sorted(merged.values(), key=lambda row: row["chapter"]))
+        print(f"Wrote {len(merged)} rows to {REFERENCE.name}.")
+    print(ledger_table())
+
+
+if __name__ == "__main__":
+    main()

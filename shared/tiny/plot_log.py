@@ -1,0 +1,45 @@
+"""Draw the log of a pre-training run: `python -m shared.tiny.plot_log`."""
+
+import argparse
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from shared.jsonl import read_jsonl
+from shared.plots import COLOURS, GREY, new_figure
+
+HERE = Path(__file__).parent
+LOG = HERE / "pretrain_log.jsonl"
+
+
+def plot_log(path: Path = LOG) -> Figure:
+    """Greedy accuracy on held-out problems while the model trained: by level after the chain-of-thought prompt
+    (coloured), and over all levels after the direct prompt (grey, dashed). The second phase begins at the rule.
+    """
+    rows = read_jsonl(path)
+    measured = [row for row in rows if "accuracy" in row]
+    tokens = [row["tokens"] / 1e6 for row in measured]
+    _, axes = new_figure("Pre-training the tiny model", "tokens seen, millions", "held-out problems solved, %")
+    for level, colour in zip("12345", COLOURS, strict=False):
+        solved = [100 * row["accuracy"]["cot"][level] for row in measured]
+        axes.plot(tokens, solved, marker="o", markersize=3, color=colour, label=f"level {level}")
+    direct = [100 * row["accuracy"]["direct"]["all"] for row in measured]
+    axes.plot(tokens, direct, "--", color=GREY, label="direct, all")
+    axes.axvline(max(row["tokens"] for row in rows if row.get("phase") == "clean") / 1e6, color=GREY, linewidth=1)
+    axes.set_ylim(0, 100)
+    axes.legend(ncols=3, fontsize=9)
+    return axes.figure
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("log", nargs="?", type=Path, default=LOG, help="log.jsonl of a run")
+    arguments = parser.parse_args()
+    picture = arguments.log.with_suffix(".png")
+    plot_log(arguments.log).savefig(picture)
+    print(f"Wrote {picture.name}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Plausible wrong answers to the exercises of chapter 2."""
+
+import torch
+
+from shared.generation import generate
+
+
+def without_spaces(tokenizer, text):
+    return {word: len(tokenizer.encode(word)) for word in text.split()}
+
+
+def characters(tokenizer, text):
+    return {word: len(word) for word in text.split()}
+
+
+def on_the_cpu(model, ids):
+    with torch.inference_mode():
+        return model(torch.tensor([ids]))[0, -1]
+
+
+def first_position(model, ids):
+    with torch.inference_mode():
+        return model(torch.tensor([ids], device=model.device))[0, 0]
+
+
+def with_gradient(model, ids):
+    return model(torch.tensor([ids], device=model.device))[0, -1]
+
+
+def keeps_the_stop(model, tokenizer, prompt, stop, max_new_tokens):
+    text = generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].text
+    return text[: text.index(stop) + len(stop)] if stop in text else text
+
+
+def with_the_prompt(model, tokenizer, prompt, stop, max_new_tokens):
+    return prompt + generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens, stop=stop)[0].text
+
+
+def compares_single_tokens(model, tokenizer, prompt, stop, max_new_tokens):
+    ids = generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].token_ids
+    pieces = []
+    for i in ids:
+        if tokenizer.decode([i]) == stop:
+            break
+        pieces.append(tokenizer.decode([i]))
+    return "".join(pieces)
+
+
+def token_count(prompt_length, new_tokens, use_cache):
+    if use_cache:
+        return prompt_length + new_tokens - 1
+    return sum(prompt_length + t for t in range(new_tokens))
+
+
+def forgets_the_prefill(prompt_length, new_tokens, use_cache):
+    if use_cache:
+        return sum(prompt_length + t for t in range(new_tokens))
+    return sum((prompt_length + t) * (prompt_length + t + 1) // 2 for t in range(new_tokens))
+
+
+def no_causal_mask(prompt_length, new_tokens, use_cache):
+    if use_cache:
+        return prompt_length**2 + sum(prompt_length + t for t in range(1, new_tokens))
+    return sum((prompt_length + t) ** 2 for t in range(new_tokens))
+
+
+def all_heads(config, tokens, batch_size, bytes_per_number):
+    return 2 * config.num_layers * config.num_heads * config.head_dim * tokens * batch_size * bytes_per_number
+
+
+def keys_only(config, tokens, batch_size, bytes_per_number):
+    return config.num_layers * config.num_kv_heads * config.head_dim * tokens * batch_size * bytes_per_number
+
+
+WRONG = {
+    "2.1": [without_spaces, characters],
+    "2.2": [on_the_cpu, first_position, with_gradient],
+    "2.3": [keeps_the_stop, with_the_prompt, compares_single_tokens],
+    "2.4": [token_count, forgets_the_prefill, no_causal_mask],
+    "2.5": [all_heads, keys_only],
+}

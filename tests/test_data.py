@@ -1,0 +1,181 @@
+"""MiniMath, MATH-500, MATH train, and problems from the reader's own files."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+
+import pytest
+
+from shared import data
+from shared.data import FIELDS, load_math500, load_math_train, load_minimath, load_problems
+from shared.evaluator import extract_answer, grade
+from shared.tiny.build_data import ASSETS, SPLITS, build_minimath
+from shared.tiny.corpus import generate_minimath
+
+KINDS = {
+    "integer": r"\d+",
+    "negative": r"-\d+",
+    "fraction": r"\\frac\{\d+\}\{\d+\}",
+    "negative fraction": r"-\\frac\{\d+\}\{\d+\}",
+    "pair": r"\(-?\d+,-?\d+\)",
+    "expression": r"-?\d*x(\^2)?[+-].*",
+    "list": r"-?\d+,-?\d+",
+    "complex number": r"(-?\d+)?[+-]?\d*i",
+}
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return load_minimath("test")
+
+
+@pytest.fixture(scope="module")
+def train_set():
+    return load_minimath("train")
+
+
+def test_every_problem_has_the_fields(test_set, train_set):
+    for problem in [*test_set, *train_set]:
+        assert tuple(problem) == FIELDS
+        assert all(problem[name] for name in FIELDS)
+        assert type(problem["level"]) is int
+    assert (len(test_set), len(train_set)) == (1_000, 12_000)
+
+
+def test_splits_share_no_text_and_no_id(test_set, train_set):
+    for name in ("problem", "unique_id"):
+        values = [problem[name] for problem in [*test_set, *train_set]]
+        assert len(set(values)) == len(values)
+
+
+def test_the_files_are_what_the_generator_draws(test_set, train_set, tmp_path):
+    assert test_set == generate_minimath(**SPLITS["test"], split="test")
+    assert train_set == generate_minimath(**SPLITS["train"], split="train")
+    for path in build_minimath(tmp_path):
+        assert path.read_bytes() == (ASSETS / path.name).read_bytes()
+
+
+def test_levels_subjects_and_kinds_of_answers(test_set):
+    assert {problem["level"] for problem in test_set} == {1, 2, 3, 4, 5}
+    assert len({problem["subject"] for problem in test_set}) >= 6
+    for kind, pattern in KINDS.items():
+        assert any(re.fullmatch(pattern, p["answer"]) for p in test_set), f"no answer is a {kind}"
+    unknown = [p["answer"] for p in test_set if not any(re.fullmatch(k, p["answer"]) for k in KINDS.values())]
+    assert unknown == []
+
+
+def test_every_gold_solution_is_graded_right(test_set, train_set):
+    """The verifier accepts what the data set itself calls right, box and all."""
+    for problem in [*test_set, *train_set[:2_000]]:
+        boxed = extract_answer(problem["solution"])
+        assert boxed == problem["answer"]
+        assert grade(boxed, problem["answer"])
+
+
+def test_other_answers_are_graded_wrong(test_set):
+    """Two problems' answers that differ in their text are different answers in MiniMath's spelling."""
+    answers = sorted({problem["answer"] for problem in test_set})
+    assert [pair for pair in itertools.pairwise(answers) if grade(*pair)] == []
+
+
+def test_an_unknown_split_says_which_there_are():
+    with pytest.raises(ValueError, match="no split 'dev': use 'test' or 'train'"):
+        load_minimath("dev")
+
+
+def test_missing_and_damaged_files_say_how_to_restore_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"minimath_test\.jsonl is missing: restore it with git"):
+        load_minimath("test")
+    lines = (ASSETS / "minimath_test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "minimath_test.jsonl").write_text("".join(lines[:700]), encoding="utf-8")
+    with pytest.raises(ValueError, match="holds 700 problems, not 1000: restore it"):
+        load_minimath("test")
+    (tmp_path / "minimath_test.jsonl").write_text("".join([lines[0], "{broken\n"]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Line 2 of minimath_test\.jsonl is damaged"):
+        load_minimath("test")
+
+
+# ------------------------------------------------------------------------------------------ files and the hub
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_own_problems_from_a_file(tmp_path, suffix):
+    rows = [
+        {"problem": "2+2?", "answer": "4"},
+        {
+            "problem": "Half of 3?",
+            "solution": r"It is \boxed{\frac{3}{2}}.",
+            "type": "Algebra",
+            "level": "Level 5",
+        },
+        {"problem": "7?", "solution": r"\boxed{7}", "level": "Level ?", "unique_id": "a/7"},
+    ]
+    path = tmp_path / f"own{suffix}"
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(json.dumps(rows) if suffix == ".json" else lines, encoding="utf-8")
+    first, second, third = load_problems(path)
+    assert first == {
+        "problem": "2+2?",
+        "solution": "",
+        "answer": "4",
+        "subject": "unknown",
+        "level": 0,
+        "unique_id": "problem-1",
+    }
+    assert (second["answer"], second["subject"], second["level"]) == (r"\frac{3}{2}", "Algebra", 5)
+    assert (third["level"], third["unique_id"]) == (0, "a/7")
+    assert load_math_train(path) == load_math500(path) == [first, second, third]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"answer": "4"}, "Problem 1 of own.json has no text in the field 'problem': add it"),
+        ({"problem": "2+2?"}, "Problem 1 of own.json has no text in the field 'answer'"),
+        ({"problem": "2+2?", "answer": 4}, "no text in the field 'answer'"),
+        ({"problem": " ", "answer": "4"}, "has an empty problem"),
+        ({"problem": "2+2?", "answer": "4", "level": "hard"}, "has the level 'hard'"),
+    ],
+)
+def test_bad_fields_are_named(tmp_path, row, message):
+    (tmp_path / "own.json").write_text(json.dumps([row]), encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_problems(tmp_path / "own.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[", "no valid JSON"), ("{}", "a JSON list of objects"), ("[]", "holds no problems")],
+)
+def test_bad_files_are_explained(tmp_path, text, message):
+    (tmp_path / "own.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_problems(tmp_path / "own.json")
+    with pytest.raises(FileNotFoundError, match=r"no file other\.json"):
+        load_problems(tmp_path / "other.json")
+
+
+def test_math500_from_a_path(test_data):
+    path = test_data / "math500_test.json"
+    if not path.exists():
+        pytest.skip("math500_test.json is not among the optional test data")
+    problems = load_math500(path)
+    assert len(problems) == len({p["unique_id"] for p in problems}) == 500
+    assert {p["level"] for p in problems} == {1, 2, 3, 4, 5}
+    assert len({p["subject"] for p in problems}) == 7
+    assert all(tuple(p) == FIELDS for p in problems)
+
+
+@pytest.mark.parametrize("loader", [load_math500, load_math_train])
+def test_without_the_hub_the_error_names_the_way_out(loader, monkeypatch):
+    import huggingface_hub
+
+    def unreachable(*args, **kwargs):
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    with pytest.raises(ConnectionError, match=rf"or call {loader.__name__}\(path\) with a downloaded file"):
+        loader()

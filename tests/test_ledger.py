@@ -1,0 +1,187 @@
+"""Statistics against SciPy, and the results ledger."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from scipy.stats import binomtest
+
+from shared import ledger
+from shared.evaluator import EvalResult
+from shared.ledger import (
+    PairedTest,
+    append_result,
+    ledger_path,
+    ledger_table,
+    mcnemar_p,
+    paired_test,
+    plot_ledger,
+    read_ledger,
+    refresh_figure,
+    wilson_interval,
+)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """An empty ledger and no reference."""
+    monkeypatch.setenv("COURSE_LEDGER", str(tmp_path / "deep" / "own.jsonl"))
+    monkeypatch.setattr(ledger, "REFERENCE", tmp_path / "reference.jsonl")
+    return ledger_path()
+
+
+def result(correct: int, n: int, seconds: float = 2.0) -> EvalResult:
+    records = [{"unique_id": str(i), "correct": i < correct, "tokens": 10} for i in range(n)]
+    return EvalResult(records, seconds, {"seed": 7})
+
+
+# --------------------------------------------------------------------------------------------------- statistics
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize(
+    ("correct", "n"), [(0, 1), (1, 1), (0, 500), (500, 500), (1, 30), (156, 500), (9_000, 12_000)]
+)
+def test_wilson_interval_is_scipy_s(correct, n, confidence):
+    expected = binomtest(correct, n).proportion_ci(confidence_level=confidence, method="wilson")
+    low, high = wilson_interval(correct, n, confidence)
+    assert low == pytest.approx(expected.low, abs=1e-9)
+    assert high == pytest.approx(expected.high, abs=1e-9)
+
+
+def test_wilson_interval_holds_what_it_promises():
+    """Of 2,000 samples of 40, about 95 % of the intervals hold the true share; the textbook's formula holds less."""
+    rng, p, n, covered = random.Random(0), 0.05, 40, 0
+    for _ in range(2_000):
+        low, high = wilson_interval(sum(rng.random() < p for _ in range(n)), n)
+        covered += low <= p <= high
+    assert 0.93 <= covered / 2_000 <= 0.98
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_impossible_counts_are_refused(correct, n):
+    with pytest.raises(ValueError, match="is not possible: need 0 <= correct <= n"):
+        wilson_interval(correct, n)
+
+
+@pytest.mark.parametrize(("won", "lost"), [(1, 0), (0, 5), (5, 5), (72, 34), (34, 72), (300, 10), (3, 4)])
+def test_mcnemar_is_scipy_s_binomial_test(won, lost):
+    assert mcnemar_p(won, lost) == pytest.approx(binomtest(won, won + lost).pvalue, rel=1e-9)
+
+
+def test_mcnemar_without_disagreement_shows_nothing():
+    assert mcnemar_p(0, 0) == 1.0
+    with pytest.raises(ValueError, match="neither may be negative"):
+        mcnemar_p(-1, 2)
+
+
+def test_paired_test_counts_the_four_kinds_of_pairs():
+    first, second = [True, True, False, False, True], [True, False, True, False, False]
+    test = paired_test(first, second)
+    assert test == PairedTest(both=1, won=2, lost=1, neither=1)
+    assert (test.n, test.difference, test.p_value) == (5, pytest.approx(0.2), 1.0)
+    assert paired_test(second, first).difference == pytest.approx(-0.2)
+    assert str(test) == (
+        "+20.0 points on 5 problems (2 won, 1 lost, 1 right with both, 1 with neither): p = 1.0000, "
+        "no difference shown"
+    )
+    assert "p < 0.0001, a difference" in str(PairedTest(100, 80, 20, 100))
+
+
+def test_results_that_do_not_pair_up_are_refused():
+    for first, second in (([True], [True, False]), ([], [])):
+        with pytest.raises(ValueError, match="do not pair up"):
+            paired_test(first, second)
+
+
+# --------------------------------------------------------------------------------------------------- the ledger
+
+
+def test_a_row_says_what_was_measured_and_how(own):
+    row = append_result(result(30, 40), chapter="ch03", method="direct")
+    assert json.loads(own.read_text(encoding="utf-8")) == row
+    low, high = wilson_interval(30, 40)
+    assert row["ci95"] == [pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6)]
+    expected = {
+        "n": 40,
+        "correct": 30,
+        "accuracy": 0.75,
+        "tokens_per_problem": 10.0,
+        "seconds": 2.0,
+        "seed": 7,
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert {row["model"], row["dataset"]} == {"tiny", "minimath-test"}
+    assert set(row["versions"]) == {"python", "torch"}
+
+
+def test_rows_are_appended_and_the_latest_counts(own):
+    for correct in (10, 20):
+        append_result(result(correct, 40), chapter="ch04", method="cot")
+    append_result(result(5, 40), chapter="ch03", method="cot")
+    append_result(result(7, 40), chapter="ch04", method="cot", model="other")
+    assert len(own.read_text(encoding="utf-8").splitlines()) == 4
+    assert [(row["chapter"], row["correct"]) for row in read_ledger()] == [
+        ("ch03", 5),
+        ("ch04", 20),
+        ("ch04", 7),
+    ]
+
+
+def test_a_row_that_was_cut_off_does_not_spoil_the_ledger(own):
+    append_result(result(10, 40), chapter="ch03", method="direct")
+    with own.open("a", encoding="utf-8") as file:
+        file.write('{"chapter": "ch0')
+    assert len(read_ledger()) == 1
+    append_result(result(20, 40), chapter="ch03", method="cot")
+    assert [row["method"] for row in read_ledger()] == ["direct", "cot"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("{,}", "Line 1 of own.jsonl is damaged"), ("{}", "no 'chapter'")]
+)
+def test_a_damaged_ledger_is_named(own, line, message):
+    own.parent.mkdir()
+    own.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_ledger()
+
+
+def test_the_table_shows_own_rows_first_and_the_reference_beside(own, monkeypatch):
+    assert ledger_table() == "The ledger is empty: run a chapter's notebook first."
+    monkeypatch.setenv("COURSE_LEDGER", str(ledger.REFERENCE))
+    append_result(result(20, 40), chapter="ch03", method="direct")
+    append_result(result(30, 40), chapter="ch03", method="chain of thought")
+    monkeypatch.setenv("COURSE_LEDGER", str(own))
+    append_result(result(31, 40), chapter="ch03", method="chain of thought")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in ledger_table().splitlines()]
+    assert lines[2] == [
+        "ch03", "chain of thought", "tiny, minimath-test", "40", "77.5 % (62.5 to 87.7)", "10.0", "2.0",
+        "75.0 % (59.8 to 85.8)",
+    ]  # fmt: skip
+    assert lines[3] == ["ch03", "direct", "tiny, minimath-test", "40", "-", "-", "-", "50.0 % (35.2 to 64.8)"]
+
+
+def test_the_figure_shows_every_measurement(own, monkeypatch):
+    with pytest.raises(ValueError, match="The ledger is empty"):
+        plot_ledger()
+    append_result(result(20, 40), chapter="ch03", method="direct")
+    append_result(result(9, 40), chapter="ch03", method="direct", model="other")
+    axes = plot_ledger()
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["ch03 direct", "ch03 direct (other, minimath-test)"]
+    points = axes.containers[0].lines[0].get_xdata()
+    assert list(points) == [50.0, 22.5]
+    path = refresh_figure()
+    assert path == own.with_suffix(".png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_authors_command_makes_own_rows_the_reference(own, monkeypatch, capsys):
+    append_result(result(20, 40), chapter="ch03", method="direct")
+    monkeypatch.setattr("sys.argv", ["ledger", "--as-reference"])
+    ledger.main()
+    assert "Wrote 1 rows to reference.jsonl." in capsys.readouterr().out
+    assert read_ledger(ledger.REFERENCE) == read_ledger()
