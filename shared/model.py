@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shared.linear import Linear
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -168,21 +170,28 @@ class Rope:
         self.inverse_frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
         self.cos = self.sin = torch.empty(0, head_dim)
 
-    def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin in fp32 for these positions: (..., length, 1, head_dim), to broadcast over heads."""
-        needed = int(positions.max()) + 1
+    def tables(self, positions: Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
+        """cos and sin in fp32 for these positions: (..., length, 1, head_dim), to broadcast over heads.
+
+        `length` is one that no position reaches; to give it saves looking for the largest.
+        """
+        needed = int(positions.max()) + 1 if length is None else length
         if needed > len(self.cos) or self.cos.device != positions.device:
-            angles = torch.outer(torch.arange(max(needed, 2 * len(self.cos))).float(), self.inverse_frequency)
-            angles = torch.cat((angles, angles), dim=-1).to(positions.device)
-            self.cos, self.sin = angles.cos(), angles.sin()
-            self.sin[:, : angles.shape[-1] // 2].neg_()  # the minus sign of the rotation, paid once
+            with torch.inference_mode(False):  # what generation makes here, training may use later
+                self._enlarge(max(needed, 2 * len(self.cos)), positions.device)
         return self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)
+
+    def _enlarge(self, length: int, device: torch.device) -> None:
+        angles = torch.outer(torch.arange(length).float(), self.inverse_frequency)
+        angles = torch.cat((angles, angles), dim=-1).to(device)
+        self.cos, self.sin = angles.cos(), angles.sin()
+        self.sin[:, : angles.shape[-1] // 2].neg_()  # the minus sign of the rotation, paid once
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x (batch, length, heads, head_dim); feature i is paired with feature i + head_dim / 2."""
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((second, first), dim=-1) * sin).to(x.dtype)
+    partner = x.roll(x.shape[-1] // 2, dims=-1)
+    return torch.addcmul(x * cos, partner, sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -192,8 +201,8 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_dim
-        self.qkv = nn.Linear(config.hidden_size, (heads + 2 * kv_heads) * size, bias=config.qkv_bias)
-        self.out = nn.Linear(heads * size, config.hidden_size, bias=False)
+        self.qkv = Linear(config.hidden_size, (heads + 2 * kv_heads) * size, bias=config.qkv_bias)
+        self.out = Linear(heads * size, config.hidden_size, bias=False)
         if config.qk_norm:
             self.q_norm = RMSNorm(size, config.norm_eps)
             self.k_norm = RMSNorm(size, config.norm_eps)
@@ -205,31 +214,38 @@ class Attention(nn.Module):
         config = self.config
         batch, length, _ = x.shape
         heads = self.qkv(x).view(batch, length, -1, config.head_dim)
-        q, k, v = heads.split((config.num_heads, config.num_kv_heads, config.num_kv_heads), dim=2)
+        # Queries and keys are normalised and rotated as one tensor: half as many operations, the same numbers.
+        qk, v = heads.split((config.num_heads + config.num_kv_heads, config.num_kv_heads), dim=2)
         if config.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = apply_rope(q, *rope).transpose(1, 2), apply_rope(k, *rope).transpose(1, 2)
+            qk = F.rms_norm(qk, (config.head_dim,), eps=config.norm_eps) * self._qk_scale()
+        q, k = apply_rope(qk, *rope).transpose(1, 2).split((config.num_heads, config.num_kv_heads), dim=1)
         v = v.transpose(1, 2)
         if cache is not None:
             k, v = cache.store(layer, k, v)
-        return self.out(attend(q, k, v, mask).reshape(batch, length, -1))
+        return self.out(attend(q, k, v, mask))
+
+    def _qk_scale(self) -> Tensor:
+        """The learned weight of every query and key head, (num_heads + num_kv_heads, head_dim)."""
+        q_scale = self.q_norm.weight.expand(self.config.num_heads, -1)
+        k_scale = self.k_norm.weight.expand(self.config.num_kv_heads, -1)
+        return torch.cat((q_scale, k_scale))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of q (batch, heads, new, head_dim) over k, v (batch, kv_heads, all, head_dim).
 
-    `mask` (batch or 1, 1, new, all) is True where a query may look; None means causal. Returns (batch, new, heads,
+    `mask` (batch or 1, 1, new, all) is True where a query may look; None means causal. Returns (batch, new, heads *
     head_dim).
     """
-    batch, heads, length, size = q.shape
+    batch, _, length, size = q.shape
     if length == 1:
         # One new token sees all that is cached. The heads of a group then differ in their query only, so they can
         # stand as the rows of one product, and no key is repeated for each of them.
         q = q.reshape(batch, k.shape[1], -1, size)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(batch, 1, heads, size)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(batch, 1, -1)
     causal = mask is None
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=True)
-    return mixed.transpose(1, 2)
+    return mixed.transpose(1, 2).reshape(batch, length, -1)
 
 
 class FeedForward(nn.Module):
@@ -237,8 +253,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_up = Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down = Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Each token on its own: (batch, length, hidden_size) to the same shape."""
@@ -271,7 +287,7 @@ class CausalLM(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         self.rope = Rope(config.head_dim, config.rope_base)
@@ -327,7 +343,7 @@ class CausalLM(nn.Module):
         if state.batch_size != batch:
             raise ValueError(f"The cache holds {state.batch_size} rows, the input {batch}: use a new cache.")
         state.extend(padding, length)
-        rope = self.rope.tables(state.positions(length))
+        rope = self.rope.tables(state.positions(length), state.length)
         mask = _attention_mask(state, length)
         x = self.embedding(input_ids)
         for layer, block in enumerate(self.blocks):

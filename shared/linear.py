@@ -1,0 +1,44 @@
+"""A linear layer that is fast on any processor. Taught in appendix C.
+
+For fp32, torch multiplies matrices with the library MKL, which on AMD processors uses half of what they can do. The
+library oneDNN, which torch ships too and takes for bf16, is about twice as fast there, and no slower on others. But it
+takes some ten microseconds to start a product, as long as a small one lasts.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# The operation behind `torch.compile`d linear layers; builds of torch without oneDNN lack it.
+_onednn_linear = (
+    getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+)
+WORTH_STARTING = 1_600_000  # multiplications
+READING = 4  # to read the weights takes as long as to multiply them for about so many tokens
+
+
+class Linear(nn.Linear):
+    """As `torch.nn.Linear`, with the faster library for large fp32 products on a processor.
+
+    The faster one has no gradient, so it is used where none is asked for: in generation and evaluation.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply x (..., in_features) to (..., out_features)."""
+        tokens = x.numel() // self.in_features
+        if (tokens + READING) * self.in_features * self.out_features < WORTH_STARTING or not _can_use_onednn(
+            x
+        ):
+            return F.linear(x, self.weight, self.bias)
+        return _onednn_linear(x, self.weight, self.bias, "none", [], "")
+
+
+def _can_use_onednn(x: Tensor) -> bool:
+    return (
+        _onednn_linear is not None
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
