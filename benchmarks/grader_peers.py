@@ -15,8 +15,8 @@ MEMORY_LIMIT = 3 * 2**30  # bytes of address space a grader's process may take
 
 
 def grade_ours(prediction: str, gold: str) -> bool:
-    """`shared.grading.grade`."""
-    from shared.grading import grade
+    """`shared.grader.grading.grade`."""
+    from shared.grader.grading import grade
 
     return grade(prediction, gold)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.grading import extract_answer
+from shared.grader.grading import extract_answer
 from shared.jsonl import read_jsonl
 from shared.tiny.build_data import ASSETS, SPLITS
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.generation import generate
-from shared.grading import extract_answer, grade
+from shared.grader.grading import extract_answer, grade
 from shared.ledger import PairedTest, paired_test, wilson_interval
 from shared.model import CausalLM
 from shared.progress import progress_bar

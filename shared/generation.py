@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from shared.model import CausalLM
+from shared.progress import progress_bar
 from shared.sampling import Sampling, random_stream
 from shared.tokenizer import Tokenizer
 
@@ -85,8 +85,7 @@ def generate(
     _check_at_least_one(num_samples=num_samples, batch_size=batch_size, max_new_tokens=max_new_tokens)
     rows = _make_rows(model, tokenizer, texts, num_samples, max_new_tokens, seed, sampling, _stop_list(stop))
     by_length = sorted(rows, key=lambda row: len(row.prompt))
-    hidden = {} if progress else {"disable": True}  # if asked for, TQDM_DISABLE can still say no
-    with tqdm(total=len(rows), unit="completion", **hidden) as bar:
+    with progress_bar(len(rows), unit="completion", shown=progress) as bar:
         for start in range(0, len(rows), batch_size):
             with _inference(model):
                 for finished in _decode(

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from shared import hub
-from shared.checkpoints import export_hf, save_checkpoint
-from shared.gguf_format import load_gguf
+from shared.formats import hub
+from shared.formats.checkpoints import export_hf, save_checkpoint
+from shared.formats.gguf_format import load_gguf
+from shared.formats.weights import load_hf_folder, load_weights_file
 from shared.model import CausalLM
 from shared.tiny.config import TINY_CONFIG
 from shared.tokenizer import CHATML_TEMPLATE, Tokenizer
-from shared.weights import load_hf_folder, load_weights_file
 
 __all__ = ["export_hf", "load_model", "save_checkpoint"]
 
@@ -26,7 +26,7 @@ def load_model(
 
     Args:
         name: "tiny", which is part of the course; "tiny-random", the same untrained; a hub model such as
-            "qwen3-0.6b-base" (`shared.hub.known_models()` lists them); or the path of a Hugging Face folder,
+            "qwen3-0.6b-base" (`shared.formats.hub.known_models()` lists them); or the path of a Hugging Face folder,
             of a checkpoint folder of ours, or of a .gguf file.
         device: "auto" takes a GPU if there is one ("cuda", else "mps"), else "cpu".
         dtype: "auto" is bfloat16 on "cuda" and float32 elsewhere; or "float32", "bfloat16", "float16".

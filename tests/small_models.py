@@ -7,10 +7,10 @@ import tokenizers
 import torch
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
-from shared.hf_format import config_from_hf
+from shared.formats.hf_format import config_from_hf
+from shared.formats.weights import build_model
 from shared.model import CausalLM
 from shared.tokenizer import CHATML_TEMPLATE, Tokenizer
-from shared.weights import build_model
 
 SIZES = {
     "vocab_size": 320,

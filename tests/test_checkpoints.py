@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shared.checkpoints import (
+from shared.formats.checkpoints import (
     atomic_file,
     checkpoint_path,
     export_hf,
@@ -19,8 +19,8 @@ from shared.checkpoints import (
     save_checkpoint,
     unpack_optimizer,
 )
+from shared.formats.weights import save_weights_file
 from shared.loading import load_model
-from shared.weights import save_weights_file
 from tests.small_models import hf_model, our_model, random_ids, small_tokenizer
 
 

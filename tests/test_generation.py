@@ -593,7 +593,8 @@ def test_progress_bar_counts_completions(model, monkeypatch):
         def update(self, count):
             self.count += count
 
-    monkeypatch.setattr("shared.generation.tqdm", Bar)
+    monkeypatch.setattr("shared.progress.tqdm", Bar)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     for progress in (True, False):
         generate(model, TOKENIZER, PROMPTS, max_new_tokens=3, num_samples=2, batch_size=3, progress=progress)
         assert (Bar.made[-1].total, Bar.made[-1].count) == (10, 10)

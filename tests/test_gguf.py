@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared import gguf_format
+from shared.formats import gguf_format
 from shared.loading import load_model
 from shared.tokenizer import Tokenizer
 from tests.small_models import hf_model, random_ids, small_backend

@@ -16,10 +16,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.grader import hostile_text, load_jsonl
-from shared.grading import extract_answer, grade, normalize_answer
-from shared.math_parser import ExpressionParser
-from shared.math_tokens import tokenize
-from shared.numeric import POINTS, Evaluator, Undecided
+from shared.grader.grading import extract_answer, grade, normalize_answer
+from shared.grader.math_parser import ExpressionParser
+from shared.grader.math_tokens import tokenize
+from shared.grader.numeric import POINTS, Evaluator, Undecided
 
 ROOT = Path(__file__).parents[1]
 PAIRS = load_jsonl("grader_pairs.jsonl")
@@ -183,7 +183,7 @@ def test_hostile_memory():
     program = (
         "import resource, sys\n"
         "from benchmarks.grader import hostile_text, load_jsonl\n"
-        "from shared.grading import grade\n"
+        "from shared.grader.grading import grade\n"
         "records = load_jsonl('grader_hostile.jsonl') if sys.argv[1] == 'all' else []\n"
         "for record in records:\n"
         "    grade(hostile_text(record, 'nowhere'), 'x+1')\n"

@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shared import hub, loading
-from shared.hf_format import config_from_hf, config_to_hf
+from shared import loading
+from shared.formats import hub
+from shared.formats.hf_format import config_from_hf, config_to_hf
+from shared.formats.weights import build_model, save_weights_file
 from shared.loading import export_hf, load_model
 from shared.model import ModelConfig
 from shared.tiny.config import TINY_CONFIG
-from shared.weights import build_model, save_weights_file
 from tests.small_models import VARIANTS, hf_model, our_model, random_ids, small_backend, small_tokenizer
 
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}

@@ -21,12 +21,12 @@ from shared import (
     regions,
     units,
 )
-from shared.answer_forms import BaseNumber, Choice, Group, Matrix, Quantity, Relation, Text
-from shared.answer_text import normalize_answer
-from shared.answers import parse_answer
-from shared.math_parser import MAX_DEPTH, ExpressionParser
-from shared.math_tokens import MAX_TOKENS, ParseError, tokenize
-from shared.numeric import Evaluator, Undecided
+from shared.grader.answer_forms import BaseNumber, Choice, Group, Matrix, Quantity, Relation, Text
+from shared.grader.answer_text import normalize_answer
+from shared.grader.answers import parse_answer
+from shared.grader.math_parser import MAX_DEPTH, ExpressionParser
+from shared.grader.math_tokens import MAX_TOKENS, ParseError, tokenize
+from shared.grader.numeric import Evaluator, Undecided
 
 x, y = sympy.symbols("x y")
 MODULES = (

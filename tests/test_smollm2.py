@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from shared.hub import packaged_smollm2
+from shared.formats.hub import packaged_smollm2
 from shared.loading import load_model
 
 pytestmark = pytest.mark.slow

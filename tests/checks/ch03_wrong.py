@@ -19,7 +19,10 @@ TOO_MANY = [(str(n), str(n + 1), False) for n in range(200)]
 
 # 3.2
 def median_length(records):
-    groups = {"right": [r for r in records if r["correct"]], "wrong": [r for r in records if not r["correct"]]}
+    groups = {
+        "right": [r for r in records if r["correct"]],
+        "wrong": [r for r in records if not r["correct"]],
+    }
     groups["all"] = records
     return {name: statistics.median([r["tokens"] for r in g]) if g else None for name, g in groups.items()}
 
@@ -29,7 +32,11 @@ def characters(records):
         return sum(len(r["text"]) for r in group) / len(group) if group else None
 
     right = [r for r in records if r["correct"]]
-    return {"all": mean(records), "right": mean(right), "wrong": mean([r for r in records if not r["correct"]])}
+    return {
+        "all": mean(records),
+        "right": mean(right),
+        "wrong": mean([r for r in records if not r["correct"]]),
+    }
 
 
 def divides_by_all(records):
@@ -94,7 +101,9 @@ def question_first(problem, examples):
 
 def bare_question(problem, examples):
     shots = "".join(
-        f"{render_prompt(e['problem'], 'cot')}\n{e['solution']}\n\n" for e in examples if e["problem"] != problem
+        f"{render_prompt(e['problem'], 'cot')}\n{e['solution']}\n\n"
+        for e in examples
+        if e["problem"] != problem
     )
     return shots + problem
 

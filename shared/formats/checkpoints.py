@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from shared.formats.weights import write_hf_files
 from shared.model import CausalLM
 from shared.tokenizer import Tokenizer
-from shared.weights import write_hf_files
 
 STATE = "training_state"
 

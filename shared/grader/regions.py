@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import mpmath
 import sympy
 
-from shared.answer_forms import Answer, Group, Name, Quantity, Reals, Relation
-from shared.numeric import Evaluator, Undecided, is_real, point_value
+from shared.grader.answer_forms import Answer, Group, Name, Quantity, Reals, Relation
+from shared.grader.numeric import Evaluator, Undecided, is_real, point_value
 
 INFINITY = Evaluator.as_mpf(mpmath.mpf("inf"))
 _FLIPPED = {"<": ">", "<=": ">=", "!=": "!=", ">": "<", ">=": "<="}

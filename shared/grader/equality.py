@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import sympy
 
-from shared.answer_forms import (
+from shared.grader.answer_forms import (
     Answer,
     BaseNumber,
     Choice,
@@ -32,9 +32,9 @@ from shared.answer_forms import (
     Relation,
     Text,
 )
-from shared.math_parser import add, divide, mul, negative
-from shared.numeric import Evaluator, Undecided
-from shared.regions import same_region, to_region
+from shared.grader.math_parser import add, divide, mul, negative
+from shared.grader.numeric import Evaluator, Undecided
+from shared.grader.regions import same_region, to_region
 
 _COMPARISON_STEPS = 5
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import sympy
 
-from shared.answer_forms import (
+from shared.grader.answer_forms import (
     Answer,
     BaseNumber,
     Choice,
@@ -25,10 +25,10 @@ from shared.answer_forms import (
     Relation,
     Text,
 )
-from shared.answer_text import plain_words
-from shared.math_parser import ExpressionParser, mul, negative
-from shared.math_tokens import STRUCTURES, ParseError, Token, tokenize
-from shared.units import HEDGES, Unit, read_unit, starts_unit
+from shared.grader.answer_text import plain_words
+from shared.grader.math_parser import ExpressionParser, mul, negative
+from shared.grader.math_tokens import STRUCTURES, ParseError, Token, tokenize
+from shared.grader.units import HEDGES, Unit, read_unit, starts_unit
 
 _OPENING = {
     "(": ")",

@@ -13,7 +13,7 @@ Taught in ch03, section 3.4.
 import re
 import unicodedata
 
-from shared.number_words import digits_for_words
+from shared.grader.number_words import digits_for_words
 
 MAX_CHARS = 2_000  # longer answers are compared as plain text only
 

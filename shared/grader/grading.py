@@ -18,11 +18,11 @@ Taught in ch03, sections 3.3 to 3.7.
 import re
 from itertools import islice
 
-from shared.answer_forms import Answer, Text
-from shared.answer_text import MAX_CHARS, normalize_answer, plain_words, squash
-from shared.answers import parse_answer
-from shared.equality import Comparison
-from shared.math_tokens import ParseError
+from shared.grader.answer_forms import Answer, Text
+from shared.grader.answer_text import MAX_CHARS, normalize_answer, plain_words, squash
+from shared.grader.answers import parse_answer
+from shared.grader.equality import Comparison
+from shared.grader.math_tokens import ParseError
 
 __all__ = ["extract_answer", "grade", "normalize_answer"]
 

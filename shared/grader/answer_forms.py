@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sympy
 
-from shared.units import Unit
+from shared.grader.units import Unit
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import sympy
 
-from shared.math_tokens import CONSTANTS, FUNCTIONS, MAX_DIGITS, SETS, STRUCTURES, ParseError, Token
+from shared.grader.math_tokens import CONSTANTS, FUNCTIONS, MAX_DIGITS, SETS, STRUCTURES, ParseError, Token
 
 MAX_DEPTH = 50
 MAX_SCIENTIFIC = 400  # largest exponent in 1.2e3

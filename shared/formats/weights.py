@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shared.hf_format import Part, config_from_hf, config_to_hf, weight_parts
+from shared.formats.hf_format import Part, config_from_hf, config_to_hf, weight_parts
 from shared.model import CausalLM, ModelConfig, Rope
 from shared.tokenizer import Tokenizer
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import sympy
 
-from shared.units import UNIT_WORDS
+from shared.grader.units import UNIT_WORDS
 
 MAX_TOKENS = 400
 MAX_DIGITS = 400
