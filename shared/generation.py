@@ -307,8 +307,8 @@ def _close_gaps(alive: list[bool]) -> list[int]:
     return [i if alive[i] else next(from_the_end) for i in range(len(numbers))]
 
 
-def _left_pad(prompts: list[tuple[int, ...]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and the mask of what is real, (prompts, longest) each."""
+def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and the mask of what is real, (prompts, longest) each. Taught in ch02, section 2.5."""
     longest = max(map(len, prompts))
     ids = [[pad_id] * (longest - len(p)) + list(p) for p in prompts]
     mask = [[False] * (longest - len(p)) + [True] * len(p) for p in prompts]
@@ -321,7 +321,7 @@ class _Cached:
     def __init__(self, model: CausalLM, rows: list[_Row], pad_id: int):
         self.model = model
         prompts = list(dict.fromkeys(row.prompt for row in rows))  # samples of one prompt share its prefill
-        ids, mask = _left_pad(prompts, pad_id, model.device)
+        ids, mask = left_pad(prompts, pad_id, model.device)
         room = min(64, max(row.room for row in rows))
         self.cache = model.new_cache(len(prompts), ids.shape[1] + room)
         self.hidden = model.hidden_states(ids, self.cache, mask)[:, -1]
@@ -345,7 +345,7 @@ class _Recomputed:
 
     def __init__(self, model: CausalLM, rows: list[_Row], pad_id: int):
         self.model = model
-        self.ids, self.mask = _left_pad([row.prompt for row in rows], pad_id, model.device)
+        self.ids, self.mask = left_pad([row.prompt for row in rows], pad_id, model.device)
         self._compute()
 
     def _compute(self) -> None:

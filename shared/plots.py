@@ -57,8 +57,8 @@ def token_bars(
     shown = [repr(token)[1:-1].replace(" ", "␣") for token in tokens]
     rows = range(len(tokens))
     axes.barh(rows, probabilities, color=BLUE)
+    axes.set_title(title, loc="left")
     axes.set(
-        title=title,
         xlabel="probability",
         xlim=(0, 1.12),
         xticks=(0, 0.25, 0.5, 0.75, 1),
