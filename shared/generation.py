@@ -21,9 +21,8 @@ from shared.progress import progress_bar
 from shared.sampling import Sampling, random_stream
 from shared.tokenizer import Tokenizer
 
-ONE_THREAD_BELOW = (
-    10_000_000  # parameters; handing such small products to other threads takes longer than doing them
-)
+# Parameters times rows: to hand such small products to other threads takes longer than to do them.
+ONE_THREAD_BELOW = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,9 @@ def generate(
     by_length = sorted(rows, key=lambda row: len(row.prompt))
     with progress_bar(len(rows), unit="completion", shown=progress) as bar:
         for start in range(0, len(rows), batch_size):
-            with _inference(model):
-                for finished in _decode(
-                    model, tokenizer, by_length[start : start + batch_size], sampling, use_cache
-                ):
+            batch = by_length[start : start + batch_size]
+            with _inference(model, len(batch)):
+                for finished in _decode(model, tokenizer, batch, sampling, use_cache):
                     bar.update(finished)
     done = [row.completion() for row in rows]
     if num_samples == 1:
@@ -294,6 +292,7 @@ def _decode(
             state.select(index)
             tokens, rows = tokens[index], [rows[i] for i in kept]
             uniforms = None if sampling.greedy else uniforms[:, index]
+            _spare_threads(model, len(rows))
         yield finished
         if not kept:
             return
@@ -363,14 +362,13 @@ class _Recomputed:
 
 
 @contextmanager
-def _inference(model: CausalLM) -> Iterator[None]:
-    """No gradients, evaluation mode, and one thread for a small model; everything as it was afterwards."""
+def _inference(model: CausalLM, rows: int = 1) -> Iterator[None]:
+    """No gradients, evaluation mode, a number of threads that fits; everything as it was afterwards."""
     training = [module for module in model.modules() if module.training]
     threads = torch.get_num_threads()
     for module in training:
         module.training = False
-    if sum(p.numel() for p in model.parameters()) < ONE_THREAD_BELOW:
-        torch.set_num_threads(1)
+    _spare_threads(model, rows)
     try:
         with torch.inference_mode():
             yield
@@ -378,3 +376,9 @@ def _inference(model: CausalLM) -> Iterator[None]:
         torch.set_num_threads(threads)
         for module in training:
             module.training = True
+
+
+def _spare_threads(model: CausalLM, rows: int) -> None:
+    """Go on with one thread if the model is small for so many rows; `_inference` brings the others back."""
+    if rows * sum(p.numel() for p in model.parameters()) < ONE_THREAD_BELOW:
+        torch.set_num_threads(1)

@@ -242,10 +242,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         # One new token sees all that is cached. The heads of a group then differ in their query only, so they can
         # stand as the rows of one product, and no key is repeated for each of them.
         q = q.reshape(batch, k.shape[1], -1, size)
+        if batch > 1 and q.device.type == "cpu":
+            return _few_queries(q, k, v, mask).reshape(batch, 1, -1)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(batch, 1, -1)
     causal = mask is None
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=True)
     return mixed.transpose(1, 2).reshape(batch, length, -1)
+
+
+def _few_queries(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """The same as SDPA by two matrix products: on a processor faster where many rows have a few queries each."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
 
 
 class FeedForward(nn.Module):

@@ -1,0 +1,113 @@
+"""The quiz of ch01, section 1.12: ten questions with short answers; right ones are told why they are right."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from shared.checks import expect, register
+
+ORDER_OF_STAGES = "cadb"
+EXTRA_OPERATIONS = (96 - 12) * 2 * 600_000_000
+
+
+def letters(answer: Any) -> str:
+    """The letters of an answer, sorted: "bd", "B, D", ["d", "b"] and {"b", "d"} are the same answer."""
+    parts = answer if isinstance(answer, (list, tuple, set, frozenset)) else [answer]
+    text = " ".join(str(part).lower() for part in parts)
+    return "".join(sorted(set(re.findall(r"[a-z]", re.sub(r"\band\b", " ", text)))))
+
+
+def word(answer: Any) -> str:
+    """An answer of one word, without case, spaces and quotation marks."""
+    return str(answer).strip(" .'\"").lower()
+
+
+@register(
+    "1.1", title="what reasoning means", hint="section 1.1: look at what the model writes before its answer"
+)
+def check_meaning(answer):
+    """The definition of section 1.1."""
+    expect(letters(answer), "c", case="what makes a model a reasoning model in this course")
+    return "it writes intermediate steps before the answer; size, facts or politeness do not make one"
+
+
+@register(
+    "1.2", title="order of the stages", hint="section 1.4: the base model comes first, reasoning joins last"
+)
+def check_pipeline(answer):
+    """The order of the stages, as letters."""
+    text = "".join(answer) if isinstance(answer, (list, tuple)) else str(answer)
+    expect(re.sub(r"[^a-z]", "", text.lower()), ORDER_OF_STAGES, case="the order of the stages")
+    return "text first, then instructions, then preferences, then reasoning"
+
+
+@register("1.3", title="weights", hint="section 1.6: the row 'Weights' of the comparison")
+def check_weights(answer):
+    """Which approaches change weights."""
+    expect(letters(answer), "bc", case="the approaches that change the weights")
+    return "training changes weights; inference-time scaling spends tokens instead, at every question"
+
+
+@register("1.4", title="verifiable rewards", hint="section 1.7: could a short program tell right from wrong?")
+def check_verifiable(answer):
+    """Which tasks have a verifiable reward."""
+    expect(letters(answer), "ad", case="the tasks whose reward a program can compute")
+    return "a known answer can be compared and tests can be run; taste needs people or a model of them"
+
+
+@register("1.5", title="probability of a word", hint="section 1.3: the probabilities of its tokens multiply")
+def check_word(answer):
+    """A product of token probabilities."""
+    expect(answer, 0.72, case="the probability of the whole word")
+    return "0.9 * 0.8 * 1.0: a word of several tokens needs each of them in turn"
+
+
+@register("1.6", title="greedy decoding", hint="section 1.3: greedy decoding draws no lots")
+def check_greedy(answer):
+    """The likeliest candidate."""
+    expect(word(answer), "swim", case="the next token under greedy decoding")
+    return "the likeliest token, every time; chapter 4 draws lots instead"
+
+
+@register(
+    "1.7",
+    title="contradiction",
+    hint="section 1.8: which set lets the checker derive a claim and its opposite?",
+)
+def check_contradiction(answer):
+    """The one inconsistent set of premises."""
+    expect(letters(answer), "c", case="the set of premises that contradict each other")
+    return (
+        "only with 'cannot fly' is there a claim and its opposite; a false premise alone is no contradiction"
+    )
+
+
+@register(
+    "1.8", title="closed and open world", hint="section 1.8: what does silence mean in each of the two?"
+)
+def check_worlds(answer):
+    """The answers that a closed and an open world give to silence."""
+    parts = answer.split(",") if isinstance(answer, str) else answer
+    expect([word(part) for part in parts], ["no", "unknown"], case="(closed world, open world)")
+    return "a closed world takes silence for no, an open world for unknown"
+
+
+@register(
+    "1.9", title="cost of an answer", hint="section 1.9: 2 operations for each parameter and each token"
+)
+def check_cost(answer):
+    """Operations for the additional tokens."""
+    expect(answer, EXTRA_OPERATIONS, case="the additional floating-point operations", tolerance=1e-3)
+    return "84 more tokens * 2 * 600 million: about 0.1 trillion operations"
+
+
+@register(
+    "1.10",
+    title="tokens for a right answer",
+    hint="section 1.9: tokens of one answer divided by its accuracy",
+)
+def check_tokens_per_right_answer(answer):
+    """Tokens of one answer divided by its accuracy."""
+    expect(answer, {"direct": 20, "steps": 100}, case="tokens for each right answer", tolerance=1e-3)
+    return "steps are five times dearer here, and still the better buy where a wrong answer costs more than tokens"
