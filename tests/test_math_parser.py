@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sympy
 
-from shared import (
+from shared.grader import (
     answer_forms,
     answer_text,
     answers,
