@@ -185,7 +185,7 @@ def run(root, arguments):
 
 def test_arguments(arguments):
     """What pytest gets: the reader's arguments, and two workers unless they say otherwise."""
-    workers = any(re.match(r"-n|--numprocesses|--pdb|-p", each) for each in arguments)
+    workers = any(re.match(r"-n|--numprocesses|--pdb|--dist", each) for each in arguments)
     return [*([] if workers else ["-n", "2", "--dist", "loadfile"]), *arguments]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shared.grader.grading import extract_answer
 from shared.jsonl import read_jsonl
-from shared.tiny.build_data import ASSETS, SPLITS
+from shared.tiny.config import ASSETS, SPLITS
 
 FIELDS = ("problem", "solution", "answer", "subject", "level", "unique_id")
 MATH500 = ("HuggingFaceH4/MATH-500", "test.jsonl")
@@ -70,7 +70,7 @@ def load_problems(path: Path | str) -> list[dict]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path.name}: give the path of a JSON or JSON Lines file.")
+        raise FileNotFoundError(f"There is no file {path}: give the path of a JSON or JSON Lines file.")
     rows = _read_json(path) if path.suffix == ".json" else read_jsonl(path)
     if not rows:
         raise ValueError(f"{path.name} holds no problems: give a file with at least one.")

@@ -8,6 +8,7 @@ can be written while it goes on (`results=...`), so that a run that was stopped 
 """
 
 import functools
+import hashlib
 import json
 import time
 from collections import Counter
@@ -170,7 +171,8 @@ def evaluate(
             from the seed and that prompt, as `generate` does; then no result depends on the batches.
         progress: show a progress bar.
         results: a file for the records (JSON Lines), written as they come. If it is there already, the problems in it
-            are not asked again. What the run was made with stands in a second file beside it, ending in .settings.json.
+            are not asked again. What the run was made with stands in a second file beside it, ending in .settings.json;
+            a method is known there by its name, so give each its own, or a `functools.partial`.
         fallback: where there is no box: None for no answer, or "number" or "text" (see `extract_answer`).
 
     Raises:
@@ -186,7 +188,7 @@ def evaluate(
         raise ValueError("batch_size and max_new_tokens must be at least 1.")
     extract_answer("", fallback)  # an unknown fallback is an error now, not after hours
     settings = {
-        "prompt": _name(prompt), "method": _name(method), "max_new_tokens": max_new_tokens, "seed": seed,
+        "prompt": _prompt_name(prompt), "method": _name(method), "max_new_tokens": max_new_tokens, "seed": seed,
         "fallback": fallback,
     }  # fmt: skip
     file = ResultsFile(results, settings | ({"model": fingerprint(model)} if results else {}))
@@ -218,6 +220,10 @@ def _with_ids(problems: Sequence[dict]) -> list[dict]:
     if not problems:
         raise ValueError("There are no problems to evaluate: give at least one.")
     for number, problem in enumerate(problems, start=1):
+        if not isinstance(problem, dict):
+            raise ValueError(
+                f"Problem {number} is no dictionary: give one with the fields 'problem' and 'answer'."
+            )
         for name in ("problem", "answer"):
             if not isinstance(problem.get(name), str):
                 raise ValueError(f"Problem {number} has no text in the field {name!r}: add it.")
@@ -234,6 +240,14 @@ def _method(method: str | Method) -> Method:
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}: use {', '.join(map(repr, METHODS))} or a function.")
     return METHODS[method]
+
+
+def _prompt_name(prompt: str | Callable[[str], str]) -> str:
+    """A style, or a function's name with a hash of what it makes of one problem: two lambdas have the same name."""
+    if not callable(prompt):
+        return prompt
+    made = hashlib.sha256(prompt("Compute 1+1.").encode()).hexdigest()
+    return f"{_name(prompt)} {made[:12]}"
 
 
 def _name(setting: object) -> str:

@@ -28,7 +28,7 @@ def load_model(
         name: "tiny", which is part of the course; "tiny-random", the same untrained; a hub model such as
             "qwen3-0.6b-base" (`shared.formats.hub.known_models()` lists them); or the path of a Hugging Face folder,
             of a checkpoint folder of ours, or of a .gguf file.
-        device: "auto" takes a GPU if there is one ("cuda", else "mps"), else "cpu".
+        device: "auto" takes a GPU if there is one ("cuda", else "mps"), else "cpu"; the tiny model stays on the CPU.
         dtype: "auto" is bfloat16 on "cuda" and float32 elsewhere; or "float32", "bfloat16", "float16".
 
     Raises:
@@ -36,9 +36,11 @@ def load_model(
         FileNotFoundError: if a file of the model is missing.
         ConnectionError: if the model is to come from the hub and that cannot be reached.
     """
+    known = str(name).lower()
+    if known in hub.LOCAL_MODELS and device == "auto":
+        device = "cpu"  # as fast there, and the outputs in the notebooks are the same everywhere
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    known = str(name).lower()
     if known == "tiny":
         return _load_tiny(device, dtype)
     if known == "tiny-random":

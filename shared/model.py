@@ -342,6 +342,10 @@ class CausalLM(nn.Module):
         self, input_ids: Tensor, cache: KVCache | None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
         """As `forward`, without the output head: (batch, length, hidden_size), after the last norm."""
+        if input_ids.ndim != 2 or input_ids.shape[1] == 0:
+            raise ValueError(
+                f"input_ids is {tuple(input_ids.shape)}, but must be (batch, length): put one text into a list, [ids]."
+            )
         batch, length = input_ids.shape
         state = cache if cache is not None else _Uncached(batch, input_ids.device)
         padding = _new_columns(attention_mask, batch, length, state.length)

@@ -12,10 +12,12 @@ def render_prompt(problem: str, style: str = "direct") -> str:
     """The text that asks a base model to solve `problem`.
 
     Styles: "direct" asks for the answer only, "cot" for a chain of thought before it (arXiv:2201.11903), "think"
-    for the thinking between `<think>` tags. Raises ValueError for another style or an empty problem.
+    for the thinking between `<think>` tags. Raises ValueError for another style, or a problem that is no text or empty.
     """
     if style not in INSTRUCTIONS:
         raise ValueError(f"Unknown prompt style {style!r}: choose one of {', '.join(INSTRUCTIONS)}.")
+    if not isinstance(problem, str):
+        raise ValueError("render_prompt takes the problem's text: pass problem['problem'].")
     if not problem.strip():
         raise ValueError("The problem is empty: give its text.")
     return f"Problem: {problem.strip()}\n{INSTRUCTIONS[style]}\nAnswer:"

@@ -350,3 +350,15 @@ def test_500_problems_take_less_than_a_minute():
     model, tokenizer = load_model("tiny", device="cpu")
     for prompt in ("direct", "cot"):
         assert evaluate(model, tokenizer, load_minimath("test")[:500], prompt=prompt).seconds < 60
+
+
+def test_two_lambdas_are_two_prompts(tmp_path):
+    """Both are called `<lambda>`, but the records of one are no results of the other."""
+
+    def silent(model, tokenizer, prompts, *, max_new_tokens, seed):
+        return [Answer("", None, 0) for _ in prompts]
+
+    file = tmp_path / "run.jsonl"
+    run(silent, prompt=lambda text: "Q " + text, results=file)
+    with pytest.raises(ValueError, match="was made with prompt"):
+        run(silent, prompt=lambda text: "Other " + text, results=file)

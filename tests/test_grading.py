@@ -304,3 +304,16 @@ def test_expressions_equal_themselves_and_not_their_neighbours(text):
     assert grade(text, text)
     assert grade(f"${text}$", rf"\left({text}\right)+0")
     assert not grade(text, f"({text})+1")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<think>since a < b, \\boxed{1}</think> \\boxed{2}", "2"),
+        ("<think>a < b and b > c</think>\n\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        ("<think>x < 3 holds, so \\boxed{7}", "7"),
+    ],
+)
+def test_thinking_may_hold_a_less_than_sign(text, answer):
+    """Trap S7: a `<` inside the thinking is no broken tag, and an unclosed one hides no answer."""
+    assert extract_answer(text) == answer

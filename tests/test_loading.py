@@ -464,3 +464,19 @@ def test_names_of_hub_models():
         assert hub.HUB_MODELS[name].lower() == f"qwen/{name}"
     assert "qwen3-32b-base" not in hub.HUB_MODELS
     assert hub.known_models()[:2] == ["tiny", "tiny-random"]
+
+
+def test_the_tiny_model_stays_on_the_processor(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model, _ = load_model("tiny-random")
+    assert (model.device.type, model.dtype) == ("cpu", torch.float32)
+
+
+def test_quantised_weights_are_refused(tmp_path):
+    model, tokenizer = load_model("tiny-random")
+    export_hf(model, tokenizer, tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
+    save_file(tensors, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(ValueError, match="quantised weights are not supported"):
+        load_model(tmp_path / "model")

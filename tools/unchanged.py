@@ -45,14 +45,16 @@ def fingerprint(path: Path) -> str:
 
 def passed_before(config: pytest.Config, path: Path, what: str = "cells") -> bool:
     """Whether a notebook passed as it is now; False when everything is to be run."""
-    if config.getoption("--fresh") or os.environ.get("CI"):
+    cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
+    if cache is None or config.getoption("--fresh") or os.environ.get("CI"):
         return False
-    return config.cache.get(cache_key(path, what), None) == fingerprint(path)
+    return cache.get(cache_key(path, what), None) == fingerprint(path)
 
 
 def remember(config: pytest.Config, path: Path, what: str = "cells") -> None:
     """Note that a notebook passed as it is now."""
-    config.cache.set(cache_key(path, what), fingerprint(path))
+    if getattr(config, "cache", None) is not None:
+        config.cache.set(cache_key(path, what), fingerprint(path))
 
 
 def cache_key(path: Path, what: str) -> str:

@@ -125,7 +125,7 @@ def outcome(number: str, solution: Any) -> Outcome:
 def run(exercise: Exercise, solution: Any) -> str | None:
     """Run a check on a solution; a function is watched, to tell what it raises from what the check raises."""
     if is_blank(solution):
-        raise NotStarted(f"the solution is still {shown(solution)}")
+        raise NotStarted("put your answer in the place of ...")
     if not inspect.isroutine(solution):
         return exercise.run(solution)
     watched = watch(solution, exercise.may_return_none)

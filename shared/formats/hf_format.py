@@ -68,9 +68,11 @@ def _family(settings: dict) -> Family:
 
 
 def _size(settings: dict, name: str) -> int:
-    if settings.get(name) is None:
-        raise ValueError(f"The configuration lacks {name}: download the model again.")
-    return settings[name]
+    value = settings.get(name)
+    if not isinstance(value, int) or value < 1:
+        said = "lacks" if value is None else f"gives {value!r} as"
+        raise ValueError(f"The configuration {said} {name}: download the model again.")
+    return value
 
 
 def _refuse_unsupported(settings: dict) -> None:
@@ -93,6 +95,10 @@ def _refuse_unsupported(settings: dict) -> None:
 def _rope_base(settings: dict) -> float:
     """transformers 5 writes `rope_parameters`; 4 writes `rope_theta`, and `rope_scaling` if there is any."""
     base = settings.get("rope_theta") or 10_000.0
+    if settings.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ValueError(
+            "This model rotates only a part of each head, which is not supported: take another model."
+        )
     for name in ("rope_parameters", "rope_scaling"):
         rope = settings.get(name) or {}
         kind = rope.get("rope_type") or rope.get("type") or "default"

@@ -127,6 +127,11 @@ def _checked(tensor: Tensor, part: Part, shape: torch.Size, origin: str | Path) 
             f"{origin}: the tensor {part.name} has the shape {tuple(tensor.shape)}, but the configuration "
             f"says {wanted}; {AGAIN}."
         )
+    if not tensor.is_floating_point():
+        raise ValueError(
+            f"{origin} holds {part.name} as {tensor.dtype}: quantised weights are not supported, take a model in "
+            "16 or 32 bits."
+        )
     return tensor
 
 
@@ -167,7 +172,10 @@ def load_hf_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> tu
 def read_json(path: Path) -> dict:
     """The content of a JSON file; a missing or damaged one is a one-sentence error."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it must hold a JSON object")
+        return content
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: name a folder that holds a model, or {AGAIN}.") from None
     except ValueError as error:

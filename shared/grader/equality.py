@@ -173,7 +173,7 @@ class Comparison:
     def _named_value(self, relation: Relation) -> tuple[str, Answer] | None:
         """`x = 5`, `5 = x`, `x = 10/2 = 5` or `10/2 = 5`: the name (empty if there is none) and the value."""
         if relation.operators == ("in",):
-            return relation.parts[0].name, relation.parts[1]
+            return _name(relation.parts[0]), relation.parts[1]
         if set(relation.operators) != {"="}:
             return None
         parts = list(relation.parts)

@@ -3,13 +3,12 @@
 python -m shared.tiny.build_data
 """
 
+import argparse
 from pathlib import Path
 
 from shared.jsonl import write_jsonl
+from shared.tiny.config import ASSETS, SPLITS
 from shared.tiny.corpus import generate_minimath
-
-ASSETS = Path(__file__).parents[1] / "assets"
-SPLITS = {"train": {"n": 12_000, "seed": 1}, "test": {"n": 1_000, "seed": 2}}
 
 
 def build_minimath(folder: Path = ASSETS) -> list[Path]:
@@ -24,6 +23,7 @@ def build_minimath(folder: Path = ASSETS) -> list[Path]:
 
 def main() -> None:
     """The command line."""
+    argparse.ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
     for path in build_minimath():
         print(f"Wrote {path.name}, {path.stat().st_size / 1e6:.1f} MB.")
 
