@@ -8,7 +8,6 @@ can be written while it goes on (`results=...`), so that a run that was stopped 
 """
 
 import functools
-import hashlib
 import json
 import time
 from collections import Counter
@@ -181,17 +180,19 @@ def evaluate(
     """
     problems = _with_ids(problems)
     solve = _method(method)
-    prompts = [
-        prompt(p["problem"]) if callable(prompt) else render_prompt(p["problem"], prompt) for p in problems
-    ]
+    prompts = [_rendered(prompt, p["problem"]) for p in problems]
     if batch_size < 1 or max_new_tokens < 1:
         raise ValueError("batch_size and max_new_tokens must be at least 1.")
     extract_answer("", fallback)  # an unknown fallback is an error now, not after hours
     settings = {
-        "prompt": _prompt_name(prompt), "method": _name(method), "max_new_tokens": max_new_tokens, "seed": seed,
+        "prompt": _name(prompt), "method": _name(method), "max_new_tokens": max_new_tokens, "seed": seed,
         "fallback": fallback,
     }  # fmt: skip
-    file = ResultsFile(results, settings | ({"model": fingerprint(model)} if results else {}))
+    # Two lambdas have the same name, so what the prompt makes of one text tells them apart.
+    made_with = (
+        {"prompt_text": _rendered(prompt, "Compute 1+1."), "model": fingerprint(model)} if results else {}
+    )
+    file = ResultsFile(results, settings | made_with)
     done = file.records_of(problems)
     seconds = file.seconds
     to_do = [index for index, problem in enumerate(problems) if problem["unique_id"] not in done]
@@ -242,12 +243,8 @@ def _method(method: str | Method) -> Method:
     return METHODS[method]
 
 
-def _prompt_name(prompt: str | Callable[[str], str]) -> str:
-    """A style, or a function's name with a hash of what it makes of one problem: two lambdas have the same name."""
-    if not callable(prompt):
-        return prompt
-    made = hashlib.sha256(prompt("Compute 1+1.").encode()).hexdigest()
-    return f"{_name(prompt)} {made[:12]}"
+def _rendered(prompt: str | Callable[[str], str], problem: str) -> str:
+    return prompt(problem) if callable(prompt) else render_prompt(problem, prompt)
 
 
 def _name(setting: object) -> str:

@@ -9,12 +9,11 @@ from shared.formats.checkpoints import export_hf, save_checkpoint
 from shared.formats.gguf_format import load_gguf
 from shared.formats.weights import load_hf_folder, load_weights_file
 from shared.model import CausalLM
-from shared.tiny.config import TINY_CONFIG
+from shared.tiny.config import ASSETS, TINY_CONFIG
 from shared.tokenizer import CHATML_TEMPLATE, Tokenizer
 
 __all__ = ["export_hf", "load_model", "save_checkpoint"]
 
-ASSETS = Path(__file__).parent / "assets"
 RESTORE = "restore it with git checkout -- shared/assets, or clone the repository again"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

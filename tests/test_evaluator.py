@@ -362,3 +362,9 @@ def test_two_lambdas_are_two_prompts(tmp_path):
     run(silent, prompt=lambda text: "Q " + text, results=file)
     with pytest.raises(ValueError, match="was made with prompt"):
         run(silent, prompt=lambda text: "Other " + text, results=file)
+
+
+def test_a_prompt_may_know_its_own_problems_only():
+    """Without a results file, nothing but the problems is put to it."""
+    table = {problem["problem"]: problem["problem"] for problem in PROBLEMS}
+    assert run(Oracle(), prompt=table.__getitem__).n == len(PROBLEMS)
