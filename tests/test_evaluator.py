@@ -366,5 +366,5 @@ def test_two_lambdas_are_two_prompts(tmp_path):
 
 def test_a_prompt_may_know_its_own_problems_only():
     """Without a results file, nothing but the problems is put to it."""
-    table = {problem["problem"]: problem["problem"] for problem in PROBLEMS}
+    table = {problem["problem"]: render_prompt(problem["problem"]) for problem in PROBLEMS}
     assert run(Oracle(), prompt=table.__getitem__).n == len(PROBLEMS)
