@@ -39,7 +39,7 @@ SKIP = 0.6  # share of steps that a terse solution leaves out
 SLIP_SHARE = 0.06  # share of solutions with a wrong step, in the mixed phase
 EXPLAINS_UNASKED = 0.12  # share of direct prompts that are answered with a derivation all the same
 EVEN = (1, 1, 1, 1, 1)  # share of each level
-STEEP = (1, 2, 3, 4, 5)  # harder problems hold more steps to learn from
+STEEP = (2, 2, 3, 4, 4)  # harder problems hold more steps to learn from
 
 
 @dataclass(frozen=True)

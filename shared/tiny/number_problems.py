@@ -172,15 +172,15 @@ def linear_equation(rng: random.Random, level: int) -> Drawn:
 
 
 def remainder(rng: random.Random, level: int) -> Drawn:
-    """The remainder of an expression."""
-    modulus = rng.randint(3, 12)
+    """The remainder of an expression; below 100, since a division with remainder is the hardest single step."""
+    modulus = rng.randint(3, 9)
     if level == 1:
-        number = rng.randint(13, 200)
+        number = rng.randint(11, 99)
         return (f"What is the remainder when {number} is divided by {modulus}?",
                 lambda do: do(f"{number} mod {modulus}", number % modulus))  # fmt: skip
     start = rng.randint(2, 25)
     made = _arithmetic(rng, level - 1, start)
-    if made is None or _run(lambda _, value: value, start, made[1]) < 0:
+    if made is None or not 0 <= _run(lambda _, value: value, start, made[1]) < 100:
         return None
     text, operations = made
 
