@@ -1,0 +1,227 @@
+"""The settings of GRPO and its variants: orthogonal switches, and presets that set them. Taught in ch06 and ch07.
+
+    GRPOConfig()                                      GRPO with this course's defaults
+    GRPOConfig(preset="dapo", steps=200)              what DAPO switches, for 200 steps
+    GRPOConfig(preset="dapo", clip_high=0.2)          DAPO without its higher upper bound
+    dataclasses.replace(config, seed=1)               the same settings with another seed
+
+A switch that is left at None takes the preset's value as soon as the object is made, so reading it gives that value;
+for another preset make another GRPOConfig, since `replace` keeps every switch as it stands. A preset takes over what
+its paper changes in the algorithm, not its learning rate, its batch or its number of steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Any
+
+from shared.prompts import INSTRUCTIONS
+
+CHOICES = {
+    "advantage": ("grpo", "dr_grpo", "batch", "gdpo"),
+    "ratio": ("token", "sequence"),
+    "objective": ("clip", "cispo", "plain"),
+    "aggregation": ("sequence", "token", "constant"),
+    "kl_estimator": ("k1", "k2", "k3"),
+    "precision": ("fp32", "bf16"),
+    "prompt_style": tuple(INSTRUCTIONS),
+}
+
+# GRPO, DeepSeekMath, arXiv:2402.03300: advantage = (reward - group's mean) / group's standard deviation, PPO's clipped
+# ratio of each token, mean over a rollout's tokens and then over rollouts. The paper has kl_coef 0.04 (k3), DeepSeek-R1
+# (arXiv:2501.12948) 0.001; here, as in TRL, it is 0 unless asked for: an exact verifier leaves little to guard against.
+GRPO = {
+    "advantage": "grpo",
+    "ratio": "token",
+    "objective": "clip",
+    "clip_low": 0.2,
+    "clip_high": 0.2,
+    "aggregation": "sequence",
+    "kl_coef": 0.0,
+    "kl_estimator": "k3",
+    "kl_reweighted": False,
+    "tis_cap": 0.0,
+    "off_policy_mask": 0.0,
+    "keep_sampling_mask": False,
+    "filter_zero_signal": False,
+    "dynamic_sampling": False,
+}
+
+# What each preset changes in GRPO.
+PRESETS: dict[str, dict] = {
+    "grpo": {},
+    # Dr. GRPO, arXiv:2503.20783: no division by the standard deviation, which favours questions that are nearly all
+    # right or all wrong, nor by a rollout's own length, which favours long wrong answers.
+    "dr_grpo": {"advantage": "dr_grpo", "aggregation": "constant"},
+    # DAPO, arXiv:2503.14476: every token of the batch counts alike, rare tokens may rise further ("clip-higher"), and
+    # prompts are drawn until the batch is full of groups with signal. Its length penalty is not in here.
+    "dapo": {
+        "aggregation": "token",
+        "clip_high": 0.28,
+        "filter_zero_signal": True,
+        "dynamic_sampling": True,
+    },
+    # TRL's loss type of this name: GRPO with the mean over the tokens of the batch. TRL takes each micro-batch's own
+    # number of tokens, and so depends on its size; here it is the whole batch's.
+    "bnpo": {"aggregation": "token"},
+    # GSPO, arXiv:2507.18071: one ratio a rollout, the geometric mean of its tokens' ratios, and much narrower bounds.
+    "gspo": {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
+    # CISPO, MiniMax-M1, arXiv:2506.13585: the weight is capped and every token keeps its gradient. The paper sets no
+    # lower bound (1 here) and does not publish the upper one; a weight of at most 5 is from ScaleRL, arXiv:2510.13786.
+    "cispo": {"objective": "cispo", "clip_low": 1.0, "clip_high": 4.0, "aggregation": "token"},
+    # Olmo 3, arXiv:2512.13961: Dr. GRPO's advantage with DAPO's loss and sampling, and truncated importance sampling.
+    "olmo3": {
+        "advantage": "dr_grpo",
+        "aggregation": "token",
+        "clip_high": 0.272,
+        "tis_cap": 2.0,
+        "filter_zero_signal": True,
+        "dynamic_sampling": True,
+    },
+    # DeepSeek-V3.2, arXiv:2512.02556: no division by the standard deviation; the KL term has an unbiased gradient;
+    # wrong rollouts that the policy has moved away from are masked; top-p's choice is kept when training. The paper
+    # gives neither the KL coefficient (0.001 is DeepSeek-R1's) nor the mask's threshold (0.5 is from TRL's manual).
+    "deepseek_v32": {
+        "advantage": "dr_grpo",
+        "kl_coef": 0.001,
+        "kl_reweighted": True,
+        "off_policy_mask": 0.5,
+        "keep_sampling_mask": True,
+    },
+    # GDPO, arXiv:2601.05242: with several rewards, each is normalised on its own before they are added.
+    "gdpo": {"advantage": "gdpo"},
+}
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """How to train with GRPO. Taught in ch06, section by section in ch07.
+
+    The switches of the algorithm; None means what the preset says:
+
+        preset              one of `PRESETS`; what it switches stands there, with its paper
+        advantage           "grpo", "dr_grpo", "batch" or "gdpo", see `group_advantages`
+        ratio               "token" or "sequence", see `policy_ratio`
+        objective           "clip" (PPO's), "cispo" (capped weight), "plain" (ratio times advantage, no clip)
+        clip_low, clip_high the ratio is kept in [1 - clip_low, 1 + clip_high]; clip_low = 1 is no lower bound
+        aggregation         "sequence", "token" or "constant", see `aggregate`
+        kl_coef             weight of the KL term to the reference model; 0 needs no reference model
+        kl_estimator        "k1", "k2" or "k3", see `kl_estimate`
+        kl_reweighted       KL term times the policy ratio, so that its gradient is unbiased
+        tis_cap             truncated importance sampling: weights of at most this; 0 is off
+        off_policy_mask     drop rollouts with a negative advantage whose tokens have become less likely by more than
+                            this, in nats a token; 0 is off
+        keep_sampling_mask  log-probabilities are renormalised over the tokens that top-p and top-k left at sampling
+        filter_zero_signal  groups with equal rewards are left out of the batch
+        dynamic_sampling    more prompts are drawn, at most `max_draws` times, until the batch is full of groups with
+                            signal
+
+    Rewards: `reward_weights`, one a reward; () means 1 each.
+
+    Training: `steps` steps of `prompts_per_step` prompts with `group_size` rollouts each, every batch used
+    `inner_epochs` times (the paper's mu) in micro-batches of at most `micro_batch_tokens` tokens, which change the
+    memory and not the result. `warmup`: steps until the learning rate is reached. `ref_every`: renew the reference
+    model every so many steps; None never. `precision`: "bf16" computes in bfloat16 over fp32 master weights.
+    `lora_rank` 0 trains all weights. Sampling: `temperature`, `top_p`, `top_k` (0 keeps all), `max_new_tokens`,
+    `prompt_style` (see `render_prompt`). Files: `out`, a folder or None; a checkpoint every `save_every` steps.
+    `eval_every`: steps between evaluations on `eval_problems` held-out problems; None never. `max_bad_steps`: training
+    stops after so many steps in a row with a loss or gradient that is not finite.
+
+    Raises ValueError for an unknown preset or a value out of range.
+    """
+
+    preset: str = "grpo"
+    advantage: str | None = None
+    ratio: str | None = None
+    objective: str | None = None
+    clip_low: float | None = None
+    clip_high: float | None = None
+    aggregation: str | None = None
+    kl_coef: float | None = None
+    kl_estimator: str | None = None
+    kl_reweighted: bool | None = None
+    tis_cap: float | None = None
+    off_policy_mask: float | None = None
+    keep_sampling_mask: bool | None = None
+    filter_zero_signal: bool | None = None
+    dynamic_sampling: bool | None = None
+    max_draws: int = 4
+    reward_weights: tuple[float, ...] = ()
+
+    steps: int = 100
+    prompts_per_step: int = 16
+    group_size: int = 8
+    inner_epochs: int = 1
+    micro_batch_tokens: int = 16_384
+    learning_rate: float = 3e-4
+    warmup: int = 0
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 160
+    prompt_style: str = "cot"
+    seed: int = 0
+    ref_every: int | None = None
+    precision: str = "fp32"
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+    out: str | None = None
+    save_every: int = 20
+    eval_every: int | None = None
+    eval_problems: int = 200
+    max_bad_steps: int = 5
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"Unknown preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
+        for name, value in (GRPO | PRESETS[self.preset]).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
+        object.__setattr__(self, "reward_weights", tuple(self.reward_weights))
+        _check(self)
+
+
+# Fields, what must hold for their values, and what to say if it does not.
+RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (
+        ("group_size",),
+        lambda value: value >= 2,
+        "rollouts are compared within a group, so it takes at least 2",
+    ),
+    (
+        ("prompts_per_step", "inner_epochs", "micro_batch_tokens", "max_new_tokens", "max_draws", "save_every",
+         "eval_problems", "max_bad_steps"),
+        lambda value: value >= 1,
+        "it must be at least 1",
+    ),
+    (
+        ("clip_low", "clip_high", "kl_coef", "tis_cap", "off_policy_mask", "steps", "warmup", "weight_decay", "top_k",
+         "lora_rank"),
+        lambda value: 0 <= value < inf,
+        "it must not be negative or infinite",
+    ),
+    (
+        ("learning_rate", "grad_clip", "temperature", "lora_alpha"),
+        lambda value: 0 < value < inf,
+        "give a positive number",
+    ),
+    (
+        ("ref_every", "eval_every"),
+        lambda value: value is None or value >= 1,
+        "give a positive number of steps, or None for never",
+    ),
+    (("top_p",), lambda value: 0 < value <= 1, "give a probability above 0 and up to 1"),
+    (("reward_weights",), lambda value: all(map(isfinite, value)), "give finite numbers"),
+)  # fmt: skip
+
+
+def _check(config: GRPOConfig) -> None:
+    for name, allowed in CHOICES.items():
+        if getattr(config, name) not in allowed:
+            raise ValueError(f"{name} is {getattr(config, name)!r}: choose one of {', '.join(allowed)}.")
+    for names, holds, mend in RULES:
+        for name in names:
+            if not holds(getattr(config, name)):
+                raise ValueError(f"{name} is {getattr(config, name)!r}: {mend}.")

@@ -1,0 +1,384 @@
+"""GRPO's loss as small pure functions: advantage, ratio, clip, KL term, mean. Taught in ch06 and ch07.
+
+Shapes: `rollouts` rows, one a completion, padded to `length` tokens; `mask` is 1 on a completion's tokens, its end
+token among them, and 0 on everything else. Log-probabilities are those of the sampled tokens, natural logarithms, at
+the temperature they were sampled at.
+
+    group_advantages -> policy_ratio -> clip_objective -> kl_estimate -> aggregate -> grpo_loss
+
+Where the papers leave room, this follows TRL's GRPOTrainer, against which `tests/test_grpo_trl.py` compares it:
+unbiased standard deviation plus 1e-4; sequence-level ratios for which the mean over a rollout counts; truncated
+importance sampling and the off-policy mask act on the policy term and not on the KL term.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from shared.grpo.config import CHOICES, GRPOConfig
+
+STD_FLOOR = 1e-4  # added to a standard deviation before dividing by it
+MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: no useful ratio is larger, and its gradient is finite
+
+# ---------------------------------------------------------------------------------------------------- advantages
+
+
+def group_advantages(rewards: Tensor, mode: str = "grpo", weights: Sequence[float] | None = None) -> Tensor:
+    """How much better each rollout did than the others of its group: (prompts, group) advantages.
+
+    With r the reward, mean and std over the rollouts of one prompt:
+
+        grpo       (r - mean) / (std + 1e-4)              arXiv:2402.03300
+        dr_grpo    r - mean                               arXiv:2503.20783
+        batch      (r - mean) / (std over the batch + 1e-4)                arXiv:2508.08221
+        gdpo       grpo's for each of several rewards, their weighted sum, divided by (its std over the batch + 1e-4)
+                                                          arXiv:2601.05242
+
+    The advantages of a group sum to 0, and are exactly 0 where its rewards are equal, so that
+    `advantages.any(dim=1)` tells the groups with signal. Taught in ch06; "gdpo" in ch07.
+
+    Args:
+        rewards: (prompts, group), or (prompts, group, rewards) for several; all modes but "gdpo" add those up first.
+        mode: one of the above.
+        weights: one a reward; None for 1 each.
+
+    Raises:
+        ValueError: unknown mode, another number of dimensions or weights, or a group of one, whose only rollout has
+            nothing to be compared with.
+    """
+    _check_rewards(rewards, mode, weights)
+    rewards = rewards.reshape(*rewards.shape[:2], -1) * 1.0  # (prompts, group, rewards), no integers
+    scale = torch.ones_like(rewards[0, 0]) if weights is None else rewards.new_tensor(weights)
+    if mode == "gdpo":
+        combined = (normalize_groups(rewards) * scale).sum(dim=-1)
+        return combined / (combined.std() + STD_FLOOR)  # its mean is 0 already
+    total = (rewards * scale).sum(dim=-1)
+    if mode == "grpo":
+        return normalize_groups(total)
+    centred = center_groups(total)
+    return centred / (total.std() + STD_FLOOR) if mode == "batch" else centred
+
+
+def center_groups(rewards: Tensor) -> Tensor:
+    """Rewards less their group's mean, along dimension 1; exactly 0 where all of a group are equal."""
+    centred = rewards - rewards.mean(dim=1, keepdim=True)
+    all_equal = rewards.amax(dim=1, keepdim=True) == rewards.amin(dim=1, keepdim=True)
+    return centred.masked_fill(all_equal, 0.0)  # eight times 0.1 has a mean that is not quite 0.1
+
+
+def normalize_groups(rewards: Tensor) -> Tensor:
+    """Centred rewards divided by (their group's standard deviation + 1e-4)."""
+    return center_groups(rewards) / (rewards.std(dim=1, keepdim=True) + STD_FLOOR)
+
+
+def _check_rewards(rewards: Tensor, mode: str, weights: Sequence[float] | None) -> None:
+    if mode not in CHOICES["advantage"]:
+        raise ValueError(f"Unknown mode {mode!r}: choose one of {', '.join(CHOICES['advantage'])}.")
+    if rewards.dim() not in (2, 3):
+        raise ValueError(
+            f"The rewards have the shape {tuple(rewards.shape)}: give (prompts, group), or (prompts, group, rewards)."
+        )
+    if rewards.shape[1] < 2:
+        raise ValueError(
+            "A group of one rollout has nothing to be compared with: sample at least 2 a prompt."
+        )
+    number = rewards.shape[2] if rewards.dim() == 3 else 1
+    if weights is not None and len(weights) != number:
+        raise ValueError(f"There are {len(weights)} weights for {number} rewards: give one each.")
+
+
+# --------------------------------------------------------------------------------------------------- policy term
+
+
+def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: str = "token") -> Tensor:
+    """How much likelier the policy has made each token since it was sampled: (rollouts, length), 1 outside the mask.
+
+        token       r_t = exp(logprob_t - old_logprob_t)                             PPO, GRPO
+        sequence    r = exp(mean over the rollout's tokens of (logprob - old_logprob)), the same for all of them: the
+                    geometric mean of the token ratios                               GSPO, arXiv:2507.18071
+
+    The sequence's ratio is the geometric mean because the product of hundreds of ratios over- or underflows and
+    depends on the length. Taught in ch06 (token) and ch07 (sequence). Raises ValueError for another level.
+    """
+    log_ratio = (logprobs - old_logprobs).masked_fill(mask == 0, 0.0)
+    if level == "sequence":
+        mean = log_ratio.sum(dim=-1, keepdim=True) / mask.sum(dim=-1, keepdim=True).clamp(min=1)
+        log_ratio = mean.expand_as(log_ratio)
+    elif level != "token":
+        raise ValueError(f"Unknown level {level!r}: choose token or sequence.")
+    return log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
+
+def clip_objective(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
+    """PPO's clipped objective, to be maximised: min(r A, clip(r, 1 - clip_low, 1 + clip_high) A).
+
+    Once a token with A > 0 is likelier than 1 + clip_high times what it was, or one with A < 0 less likely than
+    1 - clip_low times, its gradient is 0. On the other side it never is: what went the wrong way is always mended.
+    That is why it is `min` for both signs of A (arXiv:1707.06347, arXiv:2402.03300). Taught in ch07.
+
+    Args:
+        ratio: (rollouts, length).
+        advantages: (rollouts,), or (rollouts, 1), or one a token.
+        clip_low, clip_high: both 0.2 in GRPO; DAPO's "clip-higher" is 0.2 and 0.28 (arXiv:2503.14476).
+
+    Returns (rollouts, length).
+    """
+    advantages = advantages.reshape(len(ratio), -1)  # never (length,) by accident
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages)
+
+
+def cispo_objective(
+    logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float
+) -> Tensor:
+    """CISPO's objective, to be maximised: stop_gradient(clip(r, 1 - clip_low, 1 + clip_high)) A logprob.
+
+    The weight is bounded, and the gradient goes through the log-probability, so that no token ever loses its gradient
+    (MiniMax-M1, arXiv:2506.13585). Shapes as in `clip_objective`. Taught in ch07.
+    """
+    return ratio.clamp(1 - clip_low, 1 + clip_high).detach() * advantages.reshape(len(ratio), -1) * logprobs
+
+
+def truncated_weights(old_logprobs: Tensor, sampler_logprobs: Tensor, cap: float) -> Tensor:
+    """Truncated importance sampling: min(exp(old_logprob - sampler_logprob), cap), (rollouts, length), no gradient.
+
+    The engine that samples and the one that trains give the same weights slightly different probabilities. The weight
+    corrects for it, and the cap bounds its variance (TIS, Yao et al. 2025; Olmo 3, arXiv:2512.13961, cap 2).
+    Taught in ch07.
+    """
+    log_ratio = (old_logprobs - sampler_logprobs).detach()
+    return log_ratio.clamp(max=MAX_LOG_RATIO).exp().clamp(max=cap)
+
+
+def off_policy_keep(
+    logprobs: Tensor, sampler_logprobs: Tensor, advantages: Tensor, mask: Tensor, threshold: float
+) -> Tensor:
+    """1 for rollouts to learn from, 0 for those to drop: (rollouts, 1), no gradient.
+
+    Dropped are those with A < 0 whose mean over tokens of (sampler_logprob - logprob) is above the threshold: wrong
+    answers that the policy would hardly write any more teach it little and destabilise it (off-policy sequence
+    masking, DeepSeek-V3.2, arXiv:2512.02556). Taught in ch07.
+    """
+    moved = (sampler_logprobs - logprobs.detach()).masked_fill(mask == 0, 0.0).sum(dim=-1, keepdim=True)
+    stale = moved / mask.sum(dim=-1, keepdim=True).clamp(min=1) > threshold
+    return 1.0 - (stale & (advantages.reshape(len(mask), -1) < 0)).to(logprobs.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------- KL term
+
+
+def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -> Tensor:
+    """An estimate of KL(policy || reference) from one sampled token each, (rollouts, length).
+
+    With r = exp(ref_logprob - logprob) (J. Schulman, "Approximating KL divergence", 2020):
+
+        k1    -log r              unbiased value, may be negative
+        k2    (log r)^2 / 2       biased, never negative
+        k3    r - 1 - log r       unbiased, never negative, less variance than k1; GRPO's (arXiv:2402.03300)
+
+    As a loss, k1 has no pull towards the reference: its gradient is that of logprob, whatever the reference says.
+    Taught in ch07. Raises ValueError for another estimator.
+    """
+    log_ratio = ref_logprobs - logprobs
+    if estimator == "k1":
+        return -log_ratio
+    if estimator == "k2":
+        return log_ratio**2 / 2
+    if estimator == "k3":
+        return log_ratio.clamp(max=MAX_LOG_RATIO).exp() - 1 - log_ratio
+    raise ValueError(f"Unknown estimator {estimator!r}: choose k1, k2 or k3.")
+
+
+# -------------------------------------------------------------------------------------------------------- means
+
+
+def batch_totals(mask: Tensor) -> dict[str, int]:
+    """What a mean over the whole batch divides by: its numbers of rollouts and of completion tokens."""
+    return {"rollouts": mask.shape[0], "tokens": int(mask.sum())}
+
+
+def aggregate(
+    values: Tensor,
+    mask: Tensor,
+    mode: str,
+    *,
+    rollouts: int | None = None,
+    tokens: int | None = None,
+    max_length: int | None = None,
+) -> Tensor:
+    """One number from one value a token.
+
+        sequence    mean over rollouts of the mean over a rollout's tokens            GRPO, arXiv:2402.03300
+        token       sum over all tokens / number of tokens in the batch               DAPO, arXiv:2503.14476
+        constant    sum over all tokens / (rollouts x max_length)                     Dr. GRPO, arXiv:2503.20783
+
+    In a micro-batch, give the totals of the whole batch (see `batch_totals`): then the results of the micro-batches add
+    up to the whole batch's, however it is cut. Taught in ch06 ("sequence") and ch07.
+
+    Args:
+        values, mask: (rollouts, length); what stands outside the mask does not matter.
+        rollouts, tokens: of the whole batch; None for those of `mask`.
+        max_length: a constant, the most tokens a completion may have; None for the length of `mask`.
+
+    Returns a scalar, 0 if nothing is in the mask. Raises ValueError for another mode.
+    """
+    values = values.masked_fill(mask == 0, 0.0)
+    rollouts = max(1, len(mask) if rollouts is None else rollouts)
+    if mode == "sequence":
+        return (values.sum(dim=-1) / mask.sum(dim=-1).clamp(min=1)).sum() / rollouts
+    if mode == "token":
+        return values.sum() / max(1, int(mask.sum()) if tokens is None else tokens)
+    if mode == "constant":
+        return values.sum() / (rollouts * (max_length or mask.shape[1]))
+    raise ValueError(f"Unknown mode {mode!r}: choose sequence, token or constant.")
+
+
+# --------------------------------------------------------------------------------------------------------- loss
+
+
+def grpo_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor | None,
+    ref_logprobs: Tensor | None,
+    advantages: Tensor,
+    mask: Tensor,
+    config: GRPOConfig,
+    *,
+    sampler_logprobs: Tensor | None = None,
+    totals: Mapping[str, int] | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss to minimise, -aggregate(weight x objective - kl_coef x KL), and `loss_metrics`. Taught in ch06 and ch07.
+
+    Args:
+        logprobs: (rollouts, length), of the policy; the only ones that get a gradient.
+        old_logprobs: the same before the first step on this batch; None if this is the first step.
+        ref_logprobs: of the reference model; needed if kl_coef is not 0, else for the metrics only.
+        advantages: (rollouts,).
+        mask: (rollouts, length), 1 on a completion's tokens.
+        config: which variant.
+        sampler_logprobs: what the generating engine gave, for tis_cap and off_policy_mask; None for old_logprobs.
+        totals: `batch_totals` of the whole batch, if this is a micro-batch of it; losses and metrics are then this
+            micro-batch's share, to be added up.
+
+    Returns a scalar, 0 if nothing is in the mask, and a dict of plain numbers. Raises ValueError if shapes do not fit
+    or the reference is missing.
+    """
+    _check_inputs(logprobs, (old_logprobs, ref_logprobs, sampler_logprobs), advantages, mask, config)
+    logprobs, old_logprobs, ref_logprobs, sampler_logprobs = (
+        None if values is None else values.masked_fill(mask == 0, 0.0)  # padding may hold -inf
+        for values in (logprobs, old_logprobs, ref_logprobs, sampler_logprobs)
+    )
+    old_logprobs = logprobs.detach() if old_logprobs is None else old_logprobs
+    sampler_logprobs = old_logprobs if sampler_logprobs is None else sampler_logprobs
+    totals = batch_totals(mask) if totals is None else totals
+
+    ratio = policy_ratio(logprobs, old_logprobs, mask, config.ratio)
+    weights = correction_weights(logprobs, old_logprobs, sampler_logprobs, advantages, mask, config)
+    objective = weights * policy_objective(logprobs, ratio, advantages, config)
+    if config.kl_coef:
+        objective = objective - config.kl_coef * kl_term(logprobs, old_logprobs, ref_logprobs, mask, config)
+    loss = -aggregate(objective, mask, config.aggregation, max_length=config.max_new_tokens, **totals)
+
+    with torch.no_grad():
+        watched = {"weight": weights, "ratio": ratio} | clip_fractions(ratio, advantages, config)
+        watched["kl_old"] = kl_estimate(old_logprobs, logprobs)
+        if ref_logprobs is not None:
+            watched["kl_ref"] = kl_estimate(logprobs, ref_logprobs)
+    return loss, loss_metrics(watched, mask, config.ratio, totals)
+
+
+def policy_objective(logprobs: Tensor, ratio: Tensor, advantages: Tensor, config: GRPOConfig) -> Tensor:
+    """What each token adds to the objective, (rollouts, length), by `config.objective`."""
+    if config.objective == "clip":
+        return clip_objective(ratio, advantages, config.clip_low, config.clip_high)
+    if config.objective == "cispo":
+        return cispo_objective(logprobs, ratio, advantages, config.clip_low, config.clip_high)
+    return ratio * advantages.reshape(len(ratio), -1)
+
+
+def correction_weights(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    sampler_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    config: GRPOConfig,
+) -> Tensor:
+    """`truncated_weights` times `off_policy_keep`, as far as the configuration has them: (rollouts, length), else 1."""
+    weights = torch.ones_like(logprobs)
+    if config.tis_cap:
+        weights = weights * truncated_weights(old_logprobs, sampler_logprobs, config.tis_cap)
+    if config.off_policy_mask:
+        weights = weights * off_policy_keep(
+            logprobs, sampler_logprobs, advantages, mask, config.off_policy_mask
+        )
+    return weights
+
+
+def kl_term(
+    logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, config: GRPOConfig
+) -> Tensor:
+    """The configuration's KL estimate of each token, (rollouts, length), times the token's ratio if `kl_reweighted`.
+
+    Tokens come from the old policy, but KL(policy || reference) is a mean over the policy's own. The ratio corrects for
+    that, and since it has a gradient itself, the whole has the KL's true gradient, even with k1 and even where the
+    ratio is 1 (DeepSeek-V3.2, arXiv:2512.02556). Taught in ch07.
+    """
+    kl = kl_estimate(logprobs, ref_logprobs, config.kl_estimator)
+    return kl * policy_ratio(logprobs, old_logprobs, mask) if config.kl_reweighted else kl
+
+
+def clip_fractions(ratio: Tensor, advantages: Tensor, config: GRPOConfig) -> dict[str, Tensor]:
+    """Where the clip takes a token's gradient away, as 0 and 1, (rollouts, length) each.
+
+    `clip_low`: ratio < 1 - clip_low and A < 0; `clip_high`: ratio > 1 + clip_high and A > 0. A ratio out of bounds on
+    the other side keeps its gradient, so it does not count. CISPO caps the weight whatever the sign of A, but is
+    counted in the same way, as in TRL.
+    """
+    advantages = advantages.reshape(len(ratio), -1)
+    low = (ratio < 1 - config.clip_low) & (advantages < 0)
+    high = (ratio > 1 + config.clip_high) & (advantages > 0)
+    return {"clip_low": low.to(ratio.dtype), "clip_high": high.to(ratio.dtype)}
+
+
+def loss_metrics(
+    watched: Mapping[str, Tensor], mask: Tensor, level: str, totals: Mapping[str, int]
+) -> dict[str, float]:
+    """The means of what is watched over the batch's tokens, or over its rollouts if the ratio is one a rollout.
+
+        weight       of truncated importance sampling and the off-policy mask; 1 if neither is on
+        ratio        of the policy to the old policy
+        clip_low, clip_high    shares, see `clip_fractions`
+        kl_old       k3 estimate of KL(old policy || policy)
+        kl_ref       k3 estimate of KL(policy || reference), if there is one
+
+    With the totals of a whole batch, a micro-batch's metrics are its share: the shares add up to the batch's.
+    """
+    return {
+        name: aggregate(values.detach(), mask, level, **totals).item() for name, values in watched.items()
+    }
+
+
+def _check_inputs(
+    logprobs: Tensor,
+    others: Sequence[Tensor | None],
+    advantages: Tensor,
+    mask: Tensor,
+    config: GRPOConfig,
+) -> None:
+    if logprobs.dim() != 2:
+        raise ValueError(f"logprobs has the shape {tuple(logprobs.shape)}: give (rollouts, length).")
+    for values in (mask, *others):
+        if values is not None and values.shape != logprobs.shape:
+            raise ValueError(
+                f"logprobs has the shape {tuple(logprobs.shape)}, another input {tuple(values.shape)}: "
+                "the mask and all log-probabilities must be (rollouts, length)."
+            )
+    if advantages.shape not in [(len(logprobs),), (len(logprobs), 1)]:
+        raise ValueError(
+            f"advantages has the shape {tuple(advantages.shape)} for {len(logprobs)} rollouts: give one each."
+        )
+    if config.kl_coef and others[1] is None:
+        raise ValueError(
+            f"kl_coef is {config.kl_coef}, but there is no ref_logprobs: give it, or set kl_coef=0."
+        )
