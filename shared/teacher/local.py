@@ -1,0 +1,116 @@
+"""A model of ours as the teacher. Taught in ch08."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from shared.generation import Completion, generate
+from shared.model import CausalLM
+from shared.progress import progress_bar
+from shared.prompts import render_prompt
+from shared.results import fingerprint
+from shared.teacher.samples import (
+    Job,
+    Reply,
+    SamplesFile,
+    Tally,
+    chat_question,
+    check_problems,
+    check_sampling,
+    split_thinking,
+)
+from shared.tokenizer import Tokenizer
+
+
+def ask_model(
+    problems: Sequence[dict],
+    path: Path | str,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    *,
+    name: str,
+    prompt: str | Callable[[str], str] = "cot",
+    chat: bool = False,
+    num_samples: int = 1,
+    temperature: float = 0.7,
+    top_p: float = 0.95,
+    max_new_tokens: int = 2048,
+    seed: int = 0,
+    batch_size: int = 64,
+    keep_rejected: bool = False,
+    progress: bool = False,
+) -> Tally:
+    """Let a model of ours solve problems and append what the verifier accepts to a file, batch by batch.
+
+    A call that was stopped goes on where it was; with one seed the samples are the same whatever the batches.
+
+    Args:
+        problems: dicts with at least `problem` and `answer`, such as `load_minimath` gives.
+        path: the file of rows, ending in .jsonl (see `SamplesFile` for those beside it).
+        name: what stands in the rows' field `model`.
+        prompt: a style of `render_prompt`, or a function from a problem's text to a prompt.
+        chat: put the question into the tokenizer's chat template, as a chat model wants it.
+        num_samples: answers a problem; raise it later to get more of them.
+        temperature, top_p, max_new_tokens, seed: see `generate`.
+        batch_size: how many answers are made at once.
+        keep_rejected: keep the texts of wrong or unfinished answers too, in the second file.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: for settings out of range, problems without the fields, or a file that does not fit.
+    """
+    problems = check_problems(problems)
+    check_sampling(num_samples, temperature)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: give at least 1.")
+
+    def question(problem: str) -> str:
+        return prompt(problem) if callable(prompt) else render_prompt(problem, prompt)
+
+    def render(problem: str) -> str:
+        if not chat:
+            return question(problem)
+        return tokenizer.apply_chat_template([{"role": "user", "content": chat_question(problem, prompt)}])
+
+    settings = {
+        "model": name, "weights": fingerprint(model), "chat": chat, "prompt": question("Compute 1+1."),
+        "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed,
+    }  # fmt: skip
+    with SamplesFile(path, settings, problems, keep_rejected) as file:
+        tally, jobs = file.tally(num_samples), file.jobs(num_samples)
+        total = len(problems) * num_samples
+        with progress_bar(total, unit="sample", shown=progress, done=total - len(jobs)) as bar:
+            for batch, samples in _batches(jobs, batch_size):
+                prompts = [render(problem["problem"]) for problem in batch]
+                completions = generate(
+                    model, tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
+                    num_samples=len(samples), first_sample=samples[0], seed=seed, batch_size=batch_size,
+                )  # fmt: skip
+                for problem, text, made in zip(batch, prompts, completions, strict=True):
+                    prompt_tokens = len(tokenizer.encode(text))
+                    for sample, each in zip(samples, made if len(samples) > 1 else [made], strict=True):
+                        reply = _reply(each, prompt_tokens)
+                        tally.count(reply, file.add((problem, sample), reply))
+                bar.update(len(batch) * len(samples))
+                bar.set_postfix(tally.short())
+    return tally
+
+
+def _batches(jobs: list[Job], batch_size: int) -> Iterator[tuple[list[dict], range]]:
+    """Problems that lack the same samples, in batches: mostly all of them, and those share a prompt's prefill."""
+    lacking: dict[range, list[dict]] = {}
+    for _, of_problem in groupby(jobs, key=lambda job: job[0]["unique_id"]):
+        problems, samples = zip(*of_problem, strict=True)
+        whole = range(samples[0], samples[-1] + 1)
+        without_gaps = len(whole) == len(samples)
+        for part in [whole] if without_gaps else [range(sample, sample + 1) for sample in samples]:
+            lacking.setdefault(part, []).append(problems[0])
+    for samples, problems in lacking.items():
+        size = max(1, batch_size // len(samples))
+        for start in range(0, len(problems), size):
+            yield problems[start : start + size], samples
+
+
+def _reply(completion: Completion, prompt_tokens: int) -> Reply:
+    thinking, content = split_thinking(completion.text)
+    return Reply(thinking, content, completion.finish_reason, prompt_tokens, len(completion.token_ids))
