@@ -3,8 +3,12 @@
 from shared.data import load_math500, load_math_train, load_minimath
 from shared.evaluator import Answer, EvalResult, evaluate, extract_answer, grade, render_prompt
 from shared.generation import Completion, generate, stream
+from shared.grpo import GRPOConfig, GRPOTrainer, group_advantages, grpo_loss, reward_correct, reward_format
+from shared.inference_scaling import majority_vote, pass_at_k, self_consistency
 from shared.loading import export_hf, load_model, save_checkpoint
 from shared.model import CausalLM, KVCache, ModelConfig
+from shared.refinement import self_refine
+from shared.scorers import avg_logprob_score, best_of_n, heuristic_score, weighted_vote
 from shared.tokenizer import Tokenizer
 
 __all__ = [
@@ -12,19 +16,33 @@ __all__ = [
     "CausalLM",
     "Completion",
     "EvalResult",
+    "GRPOConfig",
+    "GRPOTrainer",
     "KVCache",
     "ModelConfig",
     "Tokenizer",
+    "avg_logprob_score",
+    "best_of_n",
     "evaluate",
     "export_hf",
     "extract_answer",
     "generate",
     "grade",
+    "group_advantages",
+    "grpo_loss",
+    "heuristic_score",
     "load_math500",
     "load_math_train",
     "load_minimath",
     "load_model",
+    "majority_vote",
+    "pass_at_k",
     "render_prompt",
+    "reward_correct",
+    "reward_format",
     "save_checkpoint",
+    "self_consistency",
+    "self_refine",
     "stream",
+    "weighted_vote",
 ]

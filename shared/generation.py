@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shared.decoding import Cached, Recomputed
 from shared.model import CausalLM
 from shared.progress import progress_bar
 from shared.sampling import Sampling, random_stream
@@ -53,6 +54,7 @@ def generate(
     top_k: int = 0,
     min_p: float = 0.0,
     num_samples: int = 1,
+    first_sample: int = 0,
     seed: int | None = None,
     use_cache: bool = True,
     stop: str | Sequence[str] | None = None,
@@ -66,6 +68,8 @@ def generate(
         max_new_tokens: the most tokens a completion may have; it also ends where the model's context does.
         temperature, top_p, top_k, min_p: see `Sampling`; temperature 0 is greedy decoding.
         num_samples: how many completions of each prompt; the same prompt several times in the list counts on.
+        first_sample: the number of each prompt's first sample, to draw more of them later: with one seed, samples
+            0 to 3 and then `first_sample=4` give what all at once give.
         seed: with the same seed, a prompt's n-th sample draws the same random numbers, whatever the batch; None
             draws fresh ones.
         use_cache: False computes the whole text anew at every step, to show what the cache saves.
@@ -82,7 +86,8 @@ def generate(
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     sampling = Sampling(temperature, top_k, top_p, min_p)
     _check_at_least_one(num_samples=num_samples, batch_size=batch_size, max_new_tokens=max_new_tokens)
-    rows = _make_rows(model, tokenizer, texts, num_samples, max_new_tokens, seed, sampling, _stop_list(stop))
+    samples = range(first_sample, first_sample + num_samples)
+    rows = _make_rows(model, tokenizer, texts, samples, max_new_tokens, seed, sampling, _stop_list(stop))
     by_length = sorted(rows, key=lambda row: len(row.prompt))
     with progress_bar(len(rows), unit="completion", shown=progress) as bar:
         for start in range(0, len(rows), batch_size):
@@ -117,7 +122,7 @@ def stream(
     """
     sampling = Sampling(temperature, top_k, top_p, min_p)
     _check_at_least_one(max_new_tokens=max_new_tokens)
-    [row] = _make_rows(model, tokenizer, [prompt], 1, max_new_tokens, seed, sampling, _stop_list(stop))
+    [row] = _make_rows(model, tokenizer, [prompt], range(1), max_new_tokens, seed, sampling, _stop_list(stop))
     row.text = _GrowingText(tokenizer)
     return _stream_row(model, tokenizer, row, sampling, use_cache)
 
@@ -223,7 +228,7 @@ class _Row:
         return Completion(text, self.token_ids, self.logprobs, self.finish_reason)
 
 
-def _make_rows(model, tokenizer, texts, num_samples, max_new_tokens, seed, sampling, stops) -> list[_Row]:
+def _make_rows(model, tokenizer, texts, samples: range, max_new_tokens, seed, sampling, stops) -> list[_Row]:
     seen: Counter[tuple[int, ...]] = Counter()
     context = model.config.context_length
     steps = min(max_new_tokens, context)
@@ -232,10 +237,11 @@ def _make_rows(model, tokenizer, texts, num_samples, max_new_tokens, seed, sampl
     for text in texts:
         prompt = tuple(tokenizer.encode(text))
         _check_prompt(prompt, model)
-        for _ in range(num_samples):
-            uniforms = None if sampling.greedy else random_stream(base, prompt, seen[prompt], steps)
+        for sample in samples:
+            number = sample + seen[prompt]
+            uniforms = None if sampling.greedy else random_stream(base, prompt, number, steps)
             rows.append(_Row(tokenizer, prompt, min(steps, context - len(prompt)), uniforms, stops))
-            seen[prompt] += 1
+        seen[prompt] += len(samples)
     return rows
 
 
@@ -275,11 +281,15 @@ def _decode(
     model: CausalLM, tokenizer: Tokenizer, rows: list[_Row], sampling: Sampling, use_cache: bool
 ) -> Iterator[int]:
     """Decode the rows to their ends; yields after each step how many have just finished."""
-    state = (_Cached if use_cache else _Recomputed)(model, rows, tokenizer.pad_id)
+    prompts, longest = [row.prompt for row in rows], max(row.room for row in rows)
+    if use_cache:
+        state = Cached(model, prompts, tokenizer.pad_id, room=min(64, longest))
+    else:
+        state = Recomputed(model, prompts, tokenizer.pad_id)
     uniforms = (
         None if sampling.greedy else torch.stack([row.uniforms for row in rows], dim=1).to(model.device)
     )
-    for step in range(max(row.room for row in rows)):
+    for step in range(longest):
         logits = model.head(state.hidden).float()
         tokens = sampling.choose(logits, None if sampling.greedy else uniforms[step])
         logprobs = logits.log_softmax(dim=-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
@@ -304,61 +314,6 @@ def _close_gaps(alive: list[bool]) -> list[int]:
     numbers = [i for i, is_alive in enumerate(alive) if is_alive]
     from_the_end = reversed(numbers)
     return [i if alive[i] else next(from_the_end) for i in range(len(numbers))]
-
-
-def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and the mask of what is real, (prompts, longest) each. Taught in ch02, section 2.5."""
-    longest = max(map(len, prompts))
-    ids = [[pad_id] * (longest - len(p)) + list(p) for p in prompts]
-    mask = [[False] * (longest - len(p)) + [True] * len(p) for p in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-class _Cached:
-    """Rows that are decoded with a KV cache; `hidden` (rows, hidden_size) is the state after the last token."""
-
-    def __init__(self, model: CausalLM, rows: list[_Row], pad_id: int):
-        self.model = model
-        prompts = list(dict.fromkeys(row.prompt for row in rows))  # samples of one prompt share its prefill
-        ids, mask = left_pad(prompts, pad_id, model.device)
-        room = min(64, max(row.room for row in rows))
-        self.cache = model.new_cache(len(prompts), ids.shape[1] + room)
-        self.hidden = model.hidden_states(ids, self.cache, mask)[:, -1]
-        if len(prompts) < len(rows):
-            number = {prompt: i for i, prompt in enumerate(prompts)}
-            index = torch.tensor([number[row.prompt] for row in rows], device=model.device)
-            self.cache.select(index)
-            self.hidden = self.hidden[index]
-
-    def advance(self, tokens: Tensor) -> None:
-        """Feed one more token a row, (rows, 1)."""
-        self.hidden = self.model.hidden_states(tokens, self.cache)[:, -1]
-
-    def select(self, rows: Tensor) -> None:
-        self.cache.select(rows)
-        self.cache.trim()
-
-
-class _Recomputed:
-    """As `_Cached`, without a cache: every step computes all tokens anew."""
-
-    def __init__(self, model: CausalLM, rows: list[_Row], pad_id: int):
-        self.model = model
-        self.ids, self.mask = left_pad([row.prompt for row in rows], pad_id, model.device)
-        self._compute()
-
-    def _compute(self) -> None:
-        self.hidden = self.model.hidden_states(self.ids, attention_mask=self.mask)[:, -1]
-
-    def advance(self, tokens: Tensor) -> None:
-        self.ids = torch.cat((self.ids, tokens), dim=1)
-        self.mask = torch.cat((self.mask, torch.ones_like(tokens, dtype=torch.bool)), dim=1)
-        self._compute()
-
-    def select(self, rows: Tensor) -> None:
-        self.ids, self.mask = self.ids[rows], self.mask[rows]
-        used = self.mask.any(dim=0)
-        self.ids, self.mask = self.ids[:, used], self.mask[:, used]
 
 
 @contextmanager

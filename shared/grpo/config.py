@@ -148,19 +148,19 @@ class GRPOConfig:
     max_draws: int = 4
     reward_weights: tuple[float, ...] = ()
 
-    steps: int = 100
+    steps: int = 40
     prompts_per_step: int = 16
     group_size: int = 8
     inner_epochs: int = 1
-    micro_batch_tokens: int = 16_384
-    learning_rate: float = 3e-4
+    micro_batch_tokens: int = 2_048
+    learning_rate: float = 1e-4
     warmup: int = 0
     weight_decay: float = 0.0
     grad_clip: float = 1.0
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    max_new_tokens: int = 160
+    max_new_tokens: int = 128
     prompt_style: str = "cot"
     seed: int = 0
     ref_every: int | None = None

@@ -1,0 +1,161 @@
+"""Long training runs from the command line. Taught in ch06.
+
+    python -m shared.train grpo --help
+    python -m shared.train grpo --model tiny --preset dapo --steps 200 --out runs/dapo
+    torchrun --nproc-per-node=2 -m shared.train grpo --model qwen3-0.6b-base --precision bf16 --out runs/qwen
+
+A stopped or killed run goes on when the same command is given again.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: idle threads sleep
+
+import argparse
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from shared import distributed
+from shared.data import load_math_train, load_minimath, load_problems
+from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct, reward_format
+from shared.grpo.config import CHOICES, GRPO, PRESETS
+from shared.loading import load_model
+from shared.training import Trainer, TrainingStopped
+
+REWARDS = {"correct": reward_correct, "format": reward_format}
+DATA = {"minimath": lambda: load_minimath("train"), "math": load_math_train}
+PRESET_SWITCHES = GRPO  # the fields whose default of None stands for what the preset says
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    options = make_parser().parse_args(arguments)
+    try:
+        with distributed.process_group() as device:
+            return _run(options, device)
+    except (ValueError, FileNotFoundError, ConnectionError, TrainingStopped) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace, device: torch.device | None) -> int:
+    trainer = options.make_trainer(options, device or options.device)
+    try:
+        trainer.train(resume=not options.fresh)
+    except KeyboardInterrupt as stopped:
+        _say(f"\n{stopped or 'stopped'}")
+        return 130
+    _say(_summary(trainer))
+    return 0
+
+
+def _say(text: str) -> None:
+    if distributed.is_main():
+        print(text)
+
+
+def _summary(trainer: Trainer) -> str:
+    out = Path(trainer.config.out)
+    last = trainer.last_checkpoint()
+    return (
+        f"{trainer.step} steps done. The model is in {last}: load_model({str(last)!r}).\n"
+        f"The metrics of every step are in {out / 'metrics.csv'} and {out / 'metrics.jsonl'}."
+    )
+
+
+# --- options ------------------------------------------------------------------------------------------------
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """One sub-command for each way to train; its settings are the fields of its config."""
+    parser = argparse.ArgumentParser(prog="python -m shared.train", description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="method", dest="method")
+    grpo = add_command(
+        commands, "grpo", GRPOConfig, _grpo_trainer, "reinforcement learning, chapters 6 and 7"
+    )
+    grpo.add_argument(
+        "--data", default="minimath", help="minimath, math (from the hub) or a file; default: minimath"
+    )
+    grpo.add_argument(
+        "--rewards", default="correct", type=_reward_functions,
+        help=f"{', '.join(REWARDS)}, or both with a comma between them; default: correct",
+    )  # fmt: skip
+    return parser
+
+
+def add_command(
+    commands: argparse._SubParsersAction,
+    method: str,
+    config: type,
+    make_trainer: Callable[[argparse.Namespace, str | torch.device], Trainer],
+    summary: str,
+) -> argparse.ArgumentParser:
+    """A sub-command with the options that all have, and one for each field of the dataclass `config`."""
+    parser = commands.add_parser(
+        method, help=summary, description=f"{method}: {summary}.", epilog=config.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(make_trainer=make_trainer)
+    parser.add_argument("--model", default="tiny", help="a name or path that load_model knows; default: tiny")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps; default: auto")
+    parser.add_argument(
+        "--fresh", action="store_true", help="start anew instead of going on with the run in --out"
+    )
+    settings = parser.add_argument_group("settings", "They are explained below.")
+    hints = typing.get_type_hints(config)
+    for field in fields(config):
+        default = f"runs/{method}" if field.name == "out" else field.default
+        _add_setting(settings, field.name, hints[field.name], default)
+    return parser
+
+
+def _add_setting(group: argparse._ArgumentGroup, name: str, hint: object, default: object) -> None:
+    """The option of one field: its name with hyphens, its type, its choices and its default."""
+    kind = next((k for k in typing.get_args(hint) if k is not types.NoneType), hint)
+    unset = "what the preset says" if name in PRESET_SWITCHES else "never"
+    details: dict = {"default": default, "help": f"default: {unset if default is None else default}"}
+    choices = PRESETS if name == "preset" else CHOICES.get(name)
+    if kind is bool:
+        details["action"] = argparse.BooleanOptionalAction
+    elif choices:
+        details["choices"] = tuple(choices)
+    elif typing.get_origin(hint) is tuple:
+        details |= {"type": _numbers, "metavar": "A,B", "help": "one a reward; default: 1 each"}
+    else:
+        details |= {"type": kind, "metavar": {str: "TEXT", int: "N", float: "X"}[kind]}
+    group.add_argument(f"--{name.replace('_', '-')}", **details)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
+def _reward_functions(text: str) -> list[Callable[[str, dict], float]]:
+    unknown = [name for name in text.split(",") if name not in REWARDS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown reward {unknown[0]!r}: choose from {', '.join(REWARDS)}")
+    return [REWARDS[name] for name in text.split(",")]
+
+
+# --- trainers -----------------------------------------------------------------------------------------------
+
+
+def _grpo_trainer(options: argparse.Namespace, device: str | torch.device) -> GRPOTrainer:
+    model, tokenizer = load_model(options.model, device=device)
+    problems = DATA[options.data]() if options.data in DATA else load_problems(options.data)
+    return GRPOTrainer(model, tokenizer, problems, options.rewards, make_config(GRPOConfig, options))
+
+
+def make_config(config: type, options: argparse.Namespace) -> object:
+    """The config whose fields are among the options."""
+    return config(**{field.name: getattr(options, field.name) for field in fields(config)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Several processes: the gradients of one, checkpoints that any number of processes can go on from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shared import distributed
+from shared.formats.checkpoints import list_checkpoints
+from shared.jsonl import read_jsonl
+from shared.loading import load_model
+from tests.small_policy import small_trainer, weights
+
+SETTINGS = {
+    "kl_coef": 0.1,
+    "micro_batch_tokens": 70,
+    "prompts_per_step": 3,
+    "eval_every": 2,
+    "eval_problems": 3,
+}
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from shared import distributed
+from tests.small_policy import small_trainer
+from tests.test_distributed import SETTINGS, first_gradients
+
+folder = Path(sys.argv[1])
+torch.manual_seed(int(__import__("os").environ["RANK"]))  # nothing may hang on a global generator
+with distributed.process_group():
+    assert distributed.world_size() == 2
+    gradients, batches = first_gradients(small_trainer(**SETTINGS))
+    print(f"rank {distributed.rank()}: {batches} micro-batches", flush=True)
+    if distributed.is_main():
+        save_file(gradients, folder / "gradients.safetensors")
+    adapters = small_trainer(lora_rank=2, steps=1, **SETTINGS)
+    adapters.train()
+    trainer = small_trainer(steps=4, out=str(folder / "run"), **SETTINGS)
+    trainer.train()
+    assert "DTensor" in type(next(trainer.model.parameters())).__name__, "the weights are spread"
+"""
+
+
+def first_gradients(trainer) -> tuple[dict[str, torch.Tensor], int]:
+    """The gradient of the first step, whole, and how many micro-batches this process computed for it."""
+    trainer.optimizer_step = lambda loss: {"loss": loss}
+    batches, totals, _ = trainer.score(trainer.collect()[0])
+    trainer.update(batches, totals)
+    named = trainer.model.named_parameters()
+    return {name: distributed.whole(p.grad).clone() for name, p in named}, len(batches)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not torch.distributed.is_available() or sys.platform == "win32", reason="needs torchrun and gloo"
+)
+def test_two_processes_give_the_gradients_of_one_and_go_on_with_its_run(tmp_path, root):
+    small_trainer(steps=2, out=str(tmp_path / "run"), **SETTINGS).train()
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        str(worker),
+        str(tmp_path),
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": str(root),
+    }
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    ours, count = first_gradients(small_trainer(**SETTINGS))
+    theirs = load_file(tmp_path / "gradients.safetensors")
+    for name, gradient in ours.items():
+        torch.testing.assert_close(theirs[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+    assert count > 2
+
+    straight = small_trainer(steps=4, **SETTINGS)
+    start = weights(straight.model)
+    straight.train()
+    logged = read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert [r["step"] for r in logged] == [1, 2, 3, 4], "one process writes"
+    for record, expected in zip(logged, straight.history, strict=True):
+        for name in ("reward_mean", "length_mean", "entropy", "kl_ref", "grad_norm", "eval_accuracy"):
+            assert record.get(name) == pytest.approx(expected.get(name), abs=1e-3), name
+    last, _ = load_model(list_checkpoints(tmp_path / "run")[-1], dtype="float32")
+    difference = sum(
+        (p - q).square().sum() for p, q in zip(last.parameters(), straight.model.parameters(), strict=True)
+    )
+    moved = sum((p - start[name]).square().sum() for name, p in straight.model.named_parameters())
+    assert difference < 1e-4 * moved
+
+
+def test_a_single_process_needs_none_of_it():
+    with distributed.process_group() as device:
+        assert device is None
+        assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+        assert distributed.my_share([1, 2, 3]) == [1, 2, 3]
+        assert distributed.gather([1]) == [1]
+        assert distributed.sum_values({"a": 1.5}) == {"a": 1.5}
+        assert (distributed.any_process(True), distributed.any_process(False)) == (True, False)
+        distributed.barrier()
+
+
+def test_shares_cover_a_list_once(monkeypatch):
+    items = list(range(7))
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    shares = []
+    for number in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
+        shares.append(distributed.my_share(items))
+    assert [item for share in shares for item in share] == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

@@ -1,0 +1,111 @@
+"""The command line for training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from shared import train
+from shared.grpo import GRPOConfig, reward_correct, reward_format
+from shared.jsonl import read_jsonl, write_jsonl
+from shared.loading import load_model
+from tests.small_policy import DEFAULTS, PROBLEMS, small_policy
+
+OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in DEFAULTS.items()]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A small model and problems in a folder of their own, and runs that go there."""
+    from shared.formats.checkpoints import export_hf
+
+    export_hf(*small_policy(), tmp_path / "model")
+    write_jsonl(tmp_path / "problems.jsonl", PROBLEMS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*options: str) -> int:
+    return train.main(["grpo", "--model=model", "--data=problems.jsonl", *OPTIONS, *options])
+
+
+def test_help_names_every_setting_with_its_default(capsys):
+    with pytest.raises(SystemExit) as left:
+        train.main(["grpo", "--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for name in GRPOConfig.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in text
+    assert "default: 0.0003" in text or "default: 0.0001" in text
+    assert "what the preset says" in text
+    assert "DAPO" in text or "clip_low, clip_high" in text, "the settings are explained"
+
+
+def test_options_become_the_config():
+    options = train.make_parser().parse_args([
+        "grpo", "--preset=dapo", "--clip-high=0.3", "--no-dynamic-sampling", "--reward-weights=1,0.5",
+        "--rewards=correct,format", "--eval-every=7", "--steps=9",
+    ])  # fmt: skip
+    config = train.make_config(GRPOConfig, options)
+    expected = GRPOConfig(
+        preset="dapo", clip_high=0.3, dynamic_sampling=False, reward_weights=(1.0, 0.5), eval_every=7, steps=9,
+        out="runs/grpo",
+    )  # fmt: skip
+    assert config == expected
+    assert options.rewards == [reward_correct, reward_format]
+
+
+def test_a_run_says_where_its_results_are_and_goes_on(folder, capsys):
+    assert run("--out=out/first", "--steps=2") == 0
+    text = capsys.readouterr().out
+    assert "2 steps done" in text
+    assert "metrics.csv" in text
+    assert load_model(folder / "out" / "first" / "step-000002")[0].config == small_policy()[0].config
+    assert run("--out=out/first", "--steps=3") == 0
+    assert [r["step"] for r in read_jsonl(folder / "out" / "first" / "metrics.jsonl")] == [1, 2, 3]
+    assert run("--out=out/first", "--steps=1", "--fresh") == 0
+    assert len(read_jsonl(folder / "out" / "first" / "metrics.jsonl")) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model=nowhere", "nowhere"),
+        ("--data=nowhere.jsonl", "There is no file nowhere.jsonl"),
+        ("--group-size=1", "group_size is 1"),
+    ],
+)
+def test_mistakes_are_one_sentence(folder, capsys, option, message):
+    assert run(option) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows delivers no such signal to oneself")
+def test_ctrl_c_has_an_exit_status_of_its_own(folder, capsys, monkeypatch):
+    append = train.Trainer._one_step
+
+    def interrupted(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        return append(self)
+
+    monkeypatch.setattr(train.Trainer, "_one_step", interrupted)
+    assert run("--out=out") == 130
+    assert (
+        "stopped after step 1 of 3 and saved in out/step-000001: run the same again to go on"
+        in capsys.readouterr().out
+    )
+    assert json.loads((folder / "out" / "step-000001" / "training_state.json").read_text())["step"] == 1
+
+
+@pytest.mark.parametrize("option", ["--rewards=kindness", "--preset=ppo", "--steps=many"])
+def test_unknown_choices_are_refused(option, capsys):
+    with pytest.raises(SystemExit) as left:
+        train.main(["grpo", option])
+    assert left.value.code == 2
+    assert option[2:].split("=")[0] in capsys.readouterr().err

@@ -1,0 +1,314 @@
+"""The training loop itself, on a small language model: resuming, guards, the log, Ctrl-C."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from shared.formats.checkpoints import list_checkpoints
+from shared.jsonl import read_jsonl
+from shared.loading import load_model
+from shared.metrics_log import MetricsLog
+from shared.training import Trainer, TrainingStopped, scheduled_rate
+from tests.small_policy import assert_same_weights, small_policy, weights
+
+
+@dataclass(frozen=True)
+class Settings:
+    steps: int = 6
+    learning_rate: float = 1e-2
+    warmup: int = 2
+    weight_decay: float = 0.1
+    grad_clip: float = 1.0
+    lora_rank: int = 0
+    lora_alpha: float = 8.0
+    seed: int = 0
+    precision: str = "fp32"
+    out: str | None = None
+    save_every: int = 2
+    eval_every: int | None = None
+    eval_problems: int = 1
+    max_bad_steps: int = 3
+
+
+class NextToken(Trainer):
+    """Learns random tokens, others in every step."""
+
+    spoil = frozenset()  # steps, from 0, whose loss is not finite
+
+    def train_step(self):
+        ids = torch.randint(5, 500, (2, 12), generator=torch.Generator().manual_seed(self.step))
+        loss = F.cross_entropy(self.model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        if self.step in self.spoil:
+            loss = loss * float("nan")
+        loss.backward()
+        return {"tokens": 24, **self.optimizer_step(loss.item())}
+
+    def evaluate(self):
+        return {"eval_loss": 1.0}
+
+
+def make(on_step=None, kind=NextToken, **settings):
+    return kind(*small_policy(), Settings(**settings), on_step=on_step, progress=False)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def kill_after(step):
+    def on_step(metrics):
+        if metrics["step"] == step:
+            raise Killed
+
+    return on_step
+
+
+# --- going on -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 2}], ids=["full", "lora"])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, settings):
+    straight = make(**settings)
+    straight.train()
+    out = {"out": str(tmp_path), **settings}
+    for step in (3, 4, 5):  # the checkpoints are of steps 2 and 4
+        with pytest.raises(Killed):
+            make(kill_after(step), **out).train()
+    resumed = make(**out)
+    history = resumed.train()
+    assert_same_weights(straight.model, resumed.model)
+    assert resumed.step == 6
+    assert [record["step"] for record in history] == [1, 2, 3, 4, 5, 6]
+    assert [record["loss"] for record in history] == [record["loss"] for record in straight.history]
+
+
+def test_the_last_checkpoint_is_a_model_that_loads(tmp_path):
+    trainer = make(out=str(tmp_path), lora_rank=2)
+    trainer.train()
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000004", "step-000006"]
+    loaded, _ = load_model(trainer.last_checkpoint())
+    ids = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids), trainer.model(ids), atol=1e-5, rtol=0)
+
+
+def test_a_finished_run_is_loaded_and_can_be_made_longer(tmp_path):
+    make(out=str(tmp_path), steps=4).train()
+    done = make(out=str(tmp_path), steps=4)
+    assert len(done.train()) == 4
+    longer, straight = make(out=str(tmp_path)), make()
+    longer.train()
+    straight.train()
+    assert_same_weights(longer.model, straight.model)
+
+
+def test_starting_anew_removes_the_old_run(tmp_path):
+    make(out=str(tmp_path)).train()
+    again = make(out=str(tmp_path), steps=3, learning_rate=1e-3)
+    assert [record["step"] for record in again.train(resume=False)] == [1, 2, 3]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000002", "step-000003"]
+    assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 3
+
+
+def test_other_settings_make_another_run(tmp_path):
+    make(out=str(tmp_path), steps=2).train()
+    with pytest.raises(
+        ValueError, match=r"other settings \(learning_rate 0.01, not 0.5\): give those, name another"
+    ):
+        make(out=str(tmp_path), learning_rate=0.5).train()
+    make(out=str(tmp_path), save_every=3, eval_every=1).train()
+
+
+def test_adapters_need_the_base_model_they_were_trained_on(tmp_path):
+    make(out=str(tmp_path), steps=2, lora_rank=2).train()
+    other = NextToken(*small_policy(seed=1), Settings(out=str(tmp_path), lora_rank=2), progress=False)
+    with pytest.raises(ValueError, match="began with another model, which it still needs"):
+        other.train()
+
+
+def test_without_a_folder_nothing_is_written_and_train_goes_on_in_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainer = make(kill_after(3))
+    with pytest.raises(Killed):
+        trainer.train()
+    trainer.on_step = None
+    assert len(trainer.train()) == 6
+    straight = make()
+    straight.train()
+    assert_same_weights(trainer.model, straight.model)
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(ValueError, match="make a new one of a fresh model"):
+        trainer.train(resume=False)
+
+
+# --- guards -------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted():
+    class Spoilt(NextToken):
+        spoil = frozenset({2, 4})
+
+    trainer, seen = make(kind=Spoilt), []
+    trainer.on_step = lambda metrics: seen.append(weights(trainer.model))
+    history = trainer.train()
+    assert [record["skipped"] for record in history] == [0, 0, 1, 1, 2, 2]
+    changed = [any(not torch.equal(a[name], b[name]) for name in a) for a, b in itertools.pairwise(seen)]
+    assert changed == [True, False, True, False, True]
+    assert all(p.isfinite().all() for p in trainer.model.parameters())
+
+
+def test_a_gradient_that_is_not_finite_is_enough():
+    class Spoilt(NextToken):
+        def optimizer_step(self, loss):
+            if self.step == 1:
+                next(self.model.parameters()).grad[0, 0] = float("inf")
+            return super().optimizer_step(loss)
+
+    trainer = make(kind=Spoilt)
+    assert trainer.train()[-1]["skipped"] == 1
+    assert all(p.isfinite().all() for p in trainer.model.parameters())
+
+
+def test_several_bad_steps_in_a_row_stop_training(tmp_path):
+    class Spoilt(NextToken):
+        spoil = frozenset({1, 3, 4, 5})
+
+    trainer = make(kind=Spoilt, out=str(tmp_path), save_every=1)
+    with pytest.raises(
+        TrainingStopped, match=r"3 steps in a row, before step 6: .*checkpoint is .*step-000005"
+    ):
+        trainer.train()
+    with pytest.raises(TrainingStopped, match="nothing was saved, since out is not set"):
+        make(kind=Spoilt).train()
+    with pytest.raises(TrainingStopped, match="3 steps in a row"):
+        make(kind=Spoilt, out=str(tmp_path), save_every=1).train()  # the count goes on too
+
+
+def test_gradients_are_clipped_to_the_length_asked_for():
+    before = small_policy()[0]
+    trainer = make(steps=1, grad_clip=1e-9, warmup=0, weight_decay=0.0, learning_rate=1.0)
+    assert trainer.train()[0]["grad_norm"] > 0.1, "the length before clipping is shown"
+    moved = max(
+        (a - b).abs().max() for a, b in zip(trainer.model.parameters(), before.parameters(), strict=True)
+    )
+    assert moved < 0.2, "AdamW's eps is larger than such a gradient"
+
+
+def test_adamw_does_not_decay_the_norms():
+    trainer = make()
+    matrices, vectors = trainer.optimizer.param_groups
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    assert {p.ndim for p in matrices["params"]} == {2}
+    assert {p.ndim for p in vectors["params"]} == {1}
+
+
+def test_a_learning_rate_that_warms_up_and_falls():
+    assert [scheduled_rate(s, peak=1.0, warmup=4) for s in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    cosine = [scheduled_rate(s, peak=2.0, warmup=2, steps=6, final=0.5) for s in range(7)]
+    assert cosine == pytest.approx([1, 2, 2, 1.853553, 1.5, 1.146447, 1])
+    assert [r["learning_rate"] for r in make(steps=3).train()] == [0.005, 0.01, 0.01]
+
+
+# --- the log ------------------------------------------------------------------------------------------------
+
+
+def test_the_log_is_both_files_and_has_no_line_twice(tmp_path):
+    with pytest.raises(Killed):
+        make(kill_after(5), out=str(tmp_path), eval_every=3).train()
+    assert [r["step"] for r in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # the process was killed while it wrote
+    history = make(out=str(tmp_path), eval_every=3).train()
+    logged = read_jsonl(tmp_path / "metrics.jsonl")
+    assert logged == history
+    assert [r["step"] for r in logged] == [1, 2, 3, 4, 5, 6]
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert [row["eval_loss"] for row in rows] == ["", "", "1.0", "", "", "1.0"]
+    assert float(rows[3]["loss"]) == logged[3]["loss"]
+    assert {"tokens_per_second", "seconds", "grad_norm", "learning_rate"} <= set(rows[0])
+
+
+def test_the_csv_gets_a_column_that_comes_later(tmp_path):
+    log = MetricsLog(tmp_path)
+    log.append({"step": 1, "a": 0.5})
+    log.append({"step": 2, "a": float("nan"), "b": 2.0})
+    log.append({"step": 3, "a": 1.0})
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a,b", "1,0.5,", "2,,2.0", "3,1.0,"]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[1])["a"] is None, "NaN is no JSON"
+    assert log.cut(1) == [{"step": 1, "a": 0.5}]
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a", "1,0.5"]
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------------
+
+
+def interrupt_after(step, times=1):
+    def on_step(metrics):
+        if metrics["step"] == step:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    return on_step
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows delivers no such signal to oneself")
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys):
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"stopped after step 3 of 6 and saved in .*step-000003: run the same"
+    ):
+        make(interrupt_after(3), out=str(tmp_path)).train()
+    assert "Stopping after this step" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is handler
+    resumed, straight = make(out=str(tmp_path)), make()
+    resumed.train()
+    straight.train()
+    assert_same_weights(resumed.model, straight.model)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows delivers no such signal to oneself")
+def test_a_second_ctrl_c_stops_at_once():
+    trainer = make(interrupt_after(3, times=2))
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        trainer.train()
+    assert str(stopped.value) == ""
+    with pytest.raises(KeyboardInterrupt, match=r"call train\(\) again to go on. Nothing was saved"):
+        make(interrupt_after(2)).train()
+
+
+def test_the_mode_of_the_model_is_as_before():
+    """Trap G16."""
+    trainer = make()
+    assert not trainer.model.training
+    trainer.on_step = lambda metrics: modes.append(trainer.model.training)
+    modes = []
+    trainer.train()
+    assert modes == [True] * 6
+    assert not trainer.model.training
+
+
+def test_16_bit_weights_become_fp32_for_training():
+    """Trap G17: in bfloat16 a step of a typical size is rounded away; the master weights are in fp32."""
+    model, tokenizer = small_policy()
+    model.bfloat16()
+    before = weights(model)
+    config = Settings(steps=1, warmup=0, weight_decay=0.0, learning_rate=1e-6)
+    trainer = NextToken(model, tokenizer, config, progress=False)
+    trainer.train()
+    after = weights(trainer.model)
+    assert trainer.model.dtype == torch.float32
+    moved = torch.cat([(after[name] != before[name].float()).flatten() for name in before])
+    kept_in_bf16 = torch.cat([(after[name].bfloat16() != before[name]).flatten() for name in before])
+    assert moved.float().mean() > 0.5
+    assert kept_in_bf16.float().mean() < 0.1, "the trap: in 16 bits nearly all of the step would be lost"
