@@ -1,4 +1,4 @@
-"""How the next token is chosen from the logits. Taught in ch04, sections on temperature and filters.
+"""How the next token is chosen from the logits. Taught in ch04, sections 4.4 to 4.6.
 
 Every filter takes logits (batch, vocab) and returns logits of the same shape in which the tokens that are ruled out
 are minus infinity, so that filters can be applied one after the other.
