@@ -8,13 +8,14 @@ The same forward pass serves one prompt, a batch, and left-padded prompts of dif
 (how to use it) and appendix C (how it is built).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shared.kv_cache import KVCache, Uncached, attention_mask_of
 from shared.linear import Linear
 
 
@@ -48,104 +49,6 @@ class ModelConfig:
             )
 
 
-class KVCache:
-    """Keys and values of all tokens seen so far, so that each is computed once.
-
-    Storage is allocated ahead and doubled when full, up to what the text needs and never to the context limit. It
-    also remembers which positions are padding, so that left-padded rows stay right in later steps.
-
-    Args:
-        config: shape of the model it serves.
-        batch_size: number of rows.
-        capacity: how many tokens to allocate at first; a good guess saves copies.
-    """
-
-    def __init__(
-        self, config: ModelConfig, batch_size: int = 1, capacity: int = 64, *, device=None, dtype=None
-    ):
-        shape = (batch_size, config.num_kv_heads, capacity, config.head_dim)
-        self.keys = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
-        self.values = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
-        self.mask = torch.ones(batch_size, capacity, dtype=torch.bool, device=device)
-        self.padded = False
-        self.length = 0
-
-    @property
-    def batch_size(self) -> int:
-        """Number of rows."""
-        return self.mask.shape[0]
-
-    @property
-    def capacity(self) -> int:
-        """How many tokens fit before the storage grows."""
-        return self.mask.shape[1]
-
-    def extend(self, mask: Tensor | None, count: int) -> None:
-        """Make room for `count` more tokens; `mask` (batch, count) is False where they are padding."""
-        if self.length + count > self.capacity:
-            self._grow(max(2 * self.capacity, self.length + count))
-        if mask is not None:
-            self.mask[:, self.length : self.length + count] = mask
-            self.padded = self.padded or not bool(mask.all())
-        self.length += count
-
-    def store(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one layer's newest keys and values (batch, kv_heads, new, head_dim); return all of that layer's."""
-        all_keys, all_values = self.keys[layer], self.values[layer]
-        start, end = self.length - keys.shape[2], self.length
-        all_keys[:, :, start:end] = keys
-        all_values[:, :, start:end] = values
-        return all_keys[:, :, :end], all_values[:, :, :end]
-
-    def positions(self, count: int) -> Tensor:
-        """Position of each of the newest `count` tokens in its own text: (count,), or (batch, count) if padded."""
-        if not self.padded:
-            return torch.arange(self.length - count, self.length, device=self.mask.device)
-        real = self.mask[:, : self.length].long().cumsum(-1)[:, -count:]
-        return (real - 1).clamp(min=0)
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows only (a row may come several times, to continue one prompt in several ways)."""
-        if len(rows) > self.batch_size:
-            self._replace(lambda old, _: old[rows])
-            return
-        # Rows that keep their place are not copied: where few rows leave, that is almost all of them.
-        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
-
-        def overwritten(old: Tensor, columns: int) -> Tensor:
-            used = old.narrow(columns, 0, self.length)
-            used[moved] = used[rows[moved]]
-            return old[: len(rows)]
-
-        self._replace(overwritten)
-
-    def trim(self) -> None:
-        """Drop the leading columns that are padding in every row."""
-        if self.padded:
-            used = self.mask[:, : self.length]
-            first = int(used.any(dim=0).int().argmax())
-            kept = self.capacity - first
-            self._replace(lambda old, columns: old.narrow(columns, first, kept))
-            self.length -= first
-            self.padded = not bool(self.mask[:, : self.length].all())
-
-    def _grow(self, capacity: int) -> None:
-        def enlarged(old: Tensor, columns: int) -> Tensor:
-            shape = list(old.shape)
-            shape[columns] = capacity
-            new = old.new_ones(shape) if old.dtype == torch.bool else old.new_empty(shape)
-            new.narrow(columns, 0, self.length).copy_(old.narrow(columns, 0, self.length))
-            return new
-
-        self._replace(enlarged)
-
-    def _replace(self, change: Callable[[Tensor, int], Tensor]) -> None:
-        """Apply `change` to every tensor; it is told which dimension counts the tokens."""
-        self.keys = [change(keys, 2) for keys in self.keys]
-        self.values = [change(values, 2) for values in self.values]
-        self.mask = change(self.mask, 1)
-
-
 class RMSNorm(nn.Module):
     """Scale each vector to unit root mean square, times a learned weight (arXiv:1910.07467)."""
 
@@ -156,7 +59,25 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of x."""
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x ** 2) + eps) * weight, with the mean over the last dimension."""
+    size = x.shape[-1]
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return F.rms_norm(x, (size,), eps=eps) * weight
+    # F.rms_norm is one operation on a GPU, but seven on a processor, and each makes a tensor of the size of x.
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    mean_square = torch.addcmul(_constant(eps), length, length, value=1 / size)
+    return (x * mean_square.rsqrt_()).mul_(weight)
+
+
+@cache
+def _constant(value: float) -> Tensor:
+    """A number as a tensor: torch turns a plain one into such a tensor in each operation anew."""
+    with torch.inference_mode(False):
+        return torch.tensor(value)
 
 
 class Rope:
@@ -168,7 +89,7 @@ class Rope:
 
     def __init__(self, head_dim: int, base: float):
         self.inverse_frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-        self.cos = self.sin = torch.empty(0, head_dim)
+        self.cos_sin = torch.empty(0, 2, 1, head_dim)
 
     def tables(self, positions: Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
         """cos and sin in fp32 for these positions: (..., length, 1, head_dim), to broadcast over heads.
@@ -176,22 +97,23 @@ class Rope:
         `length` is one that no position reaches; to give it saves looking for the largest.
         """
         needed = int(positions.max()) + 1 if length is None else length
-        if needed > len(self.cos) or self.cos.device != positions.device:
+        if needed > len(self.cos_sin) or self.cos_sin.device != positions.device:
             with torch.inference_mode(False):  # what generation makes here, training may use later
-                self._enlarge(max(needed, 2 * len(self.cos)), positions.device)
-        return self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)
+                self._enlarge(max(needed, 2 * len(self.cos_sin)), positions.device)
+        return self.cos_sin[positions].unbind(-3)
 
     def _enlarge(self, length: int, device: torch.device) -> None:
         angles = torch.outer(torch.arange(length).float(), self.inverse_frequency)
-        angles = torch.cat((angles, angles), dim=-1).to(device)
-        self.cos, self.sin = angles.cos(), angles.sin()
-        self.sin[:, : angles.shape[-1] // 2].neg_()  # the minus sign of the rotation, paid once
+        # The minus sign of the rotation is paid here, once.
+        sin = torch.cat((-angles.sin(), angles.sin()), dim=-1)
+        cos = torch.cat((angles.cos(), angles.cos()), dim=-1)
+        self.cos_sin = torch.stack((cos, sin), dim=1).unsqueeze(2).to(device)
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x (batch, length, heads, head_dim); feature i is paired with feature i + head_dim / 2."""
     partner = x.roll(x.shape[-1] // 2, dims=-1)
-    return torch.addcmul(x * cos, partner, sin).to(x.dtype)
+    return (x * cos).addcmul_(partner, sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -213,12 +135,14 @@ class Attention(nn.Module):
         """Mix information between tokens: x (batch, length, hidden_size) to the same shape."""
         config = self.config
         batch, length, _ = x.shape
-        heads = self.qkv(x).view(batch, length, -1, config.head_dim)
+        heads, kv_heads = config.num_heads, config.num_kv_heads
+        qkv = self.qkv(x).view(batch, length, -1, config.head_dim)
         # Queries and keys are normalised and rotated as one tensor: half as many operations, the same numbers.
-        qk, v = heads.split((config.num_heads + config.num_kv_heads, config.num_kv_heads), dim=2)
+        qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), dim=2)
         if config.qk_norm:
-            qk = F.rms_norm(qk, (config.head_dim,), eps=config.norm_eps) * self._qk_scale()
-        q, k = apply_rope(qk, *rope).transpose(1, 2).split((config.num_heads, config.num_kv_heads), dim=1)
+            scale = self._qk_scale() if cache is None else cache.remember(layer, self._qk_scale)
+            qk = rms_norm(qk, scale, config.norm_eps)
+        q, k = apply_rope(qk, *rope).transpose(1, 2).split_with_sizes((heads, kv_heads), dim=1)
         v = v.transpose(1, 2)
         if cache is not None:
             k, v = cache.store(layer, k, v)
@@ -234,8 +158,8 @@ class Attention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of q (batch, heads, new, head_dim) over k, v (batch, kv_heads, all, head_dim).
 
-    `mask` (batch or 1, 1, new, all) is True where a query may look; None means causal. Returns (batch, new, heads *
-    head_dim).
+    `mask` (batch or 1, 1, new, all) is added to the scores: 0 where a query may look, else minus infinity; None means
+    causal. Returns (batch, new, heads * head_dim).
     """
     batch, _, length, size = q.shape
     if length == 1:
@@ -254,7 +178,7 @@ def _few_queries(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor
     """The same as SDPA by two matrix products: on a processor faster where many rows have a few queries each."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        scores = scores.add_(mask)
     return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
 
 
@@ -269,7 +193,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Each token on its own: (batch, length, hidden_size) to the same shape."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(F.silu(gate).mul_(up))
 
 
 class Block(nn.Module):
@@ -347,7 +271,7 @@ class CausalLM(nn.Module):
                 f"input_ids is {tuple(input_ids.shape)}, but must be (batch, length): put one text into a list, [ids]."
             )
         batch, length = input_ids.shape
-        state = cache if cache is not None else _Uncached(batch, input_ids.device)
+        state = cache if cache is not None else Uncached(batch, input_ids.device)
         padding = _new_columns(attention_mask, batch, length, state.length)
         if state.length + length > self.config.context_length:
             raise ValueError(
@@ -358,24 +282,11 @@ class CausalLM(nn.Module):
             raise ValueError(f"The cache holds {state.batch_size} rows, the input {batch}: use a new cache.")
         state.extend(padding, length)
         rope = self.rope.tables(state.positions(length), state.length)
-        mask = _attention_mask(state, length)
         x = self.embedding(input_ids)
+        mask = attention_mask_of(state, length, x.dtype)
         for layer, block in enumerate(self.blocks):
             x = block(x, rope, mask, cache, layer)
         return self.norm(x)
-
-
-class _Uncached(KVCache):
-    """Bookkeeping of a forward pass that keeps no keys and values."""
-
-    def __init__(self, batch_size: int, device: torch.device):
-        self.keys = self.values = None
-        self.mask = torch.ones(batch_size, 0, dtype=torch.bool, device=device)
-        self.padded = False
-        self.length = 0
-
-    def _grow(self, capacity: int) -> None:
-        self.mask = self.mask.new_ones(self.mask.shape[0], capacity)
 
 
 def _new_columns(attention_mask: Tensor | None, batch: int, length: int, past: int) -> Tensor | None:
@@ -386,17 +297,3 @@ def _new_columns(attention_mask: Tensor | None, batch: int, length: int, past: i
             f"attention_mask is {tuple(attention_mask.shape)}, input_ids {(batch, length)}: give one value a token."
         )
     return attention_mask[:, -length:].bool()
-
-
-def _attention_mask(state: KVCache, length: int) -> Tensor | None:
-    """Who may look at whom, (batch or 1, 1, length, all), or None where SDPA's own causal rule says it."""
-    total = state.length
-    if not state.padded and (length == 1 or length == total):
-        return None
-    queries = torch.arange(total - length, total, device=state.mask.device).unsqueeze(-1)
-    keys = torch.arange(total, device=state.mask.device)
-    allowed = keys <= queries
-    if not state.padded:
-        return allowed[None, None]
-    # A padding token looks at itself, since a row of the softmax without any entry would be NaN.
-    return ((allowed & state.mask[:, None, :total]) | (keys == queries))[:, None]

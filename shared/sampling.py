@@ -100,9 +100,8 @@ def sample_token(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     Returns token ids (batch,), never one of probability 0.
     """
     cumulative = probabilities.cumsum(dim=-1)
-    total = cumulative[
-        :, -1:
-    ]  # near 1; a random number is at most 1 - 2 ** -24, so the product stays below it
+    # The total is near 1; a random number is at most 1 - 2 ** -24, so the product stays below it.
+    total = cumulative[:, -1:]
     return (cumulative <= uniforms.unsqueeze(-1) * total).sum(dim=-1)
 
 

@@ -12,6 +12,7 @@ import torch
 from scipy.stats import chisquare
 from torch.nn import functional as F
 
+from shared import decoding
 from shared.generation import Completion, _GrowingText, generate, stream
 from shared.model import CausalLM, ModelConfig
 from shared.sampling import (
@@ -220,6 +221,18 @@ def test_ragged_batch_equals_one_by_one(model, temperature):
         assert (a.text, a.finish_reason) == (b.text, b.finish_reason)
         torch.testing.assert_close(torch.tensor(a.logprobs), torch.tensor(b.logprobs), atol=1e-4, rtol=0)
     assert {c.finish_reason for c in together} == {"stop", "length"}, "the case needs both"
+
+
+@pytest.mark.parametrize(("tokens", "groups"), [(1, 5), (40, 4), (80, 2), (1000, 1)])
+def test_prompts_read_in_groups_give_the_same(model, monkeypatch, tokens, groups):
+    """Trap K4: prompts are read in groups of like length, and all of them then decoded as one batch."""
+    settings = {"max_new_tokens": 12, "num_samples": 2, "temperature": 1.0, "seed": 3}
+    expected = generate(model, TOKENIZER, PROMPTS, **settings)
+    monkeypatch.setattr(decoding, "PREFILL_TOKENS", tokens)
+    by_length = sorted((tuple(TOKENIZER.encode(prompt)) for prompt in PROMPTS), key=len)
+    assert len(list(decoding._groups(by_length))) == groups
+    grouped = generate(model, TOKENIZER, PROMPTS, **settings)
+    assert [ids(pair) for pair in grouped] == [ids(pair) for pair in expected]
 
 
 def test_order_and_batch_size_change_nothing(model):

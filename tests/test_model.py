@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from shared.model import ModelConfig
+from shared.model import ModelConfig, rms_norm
 from tests.small_models import VARIANTS, hf_model, our_model, random_ids
 
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
@@ -155,6 +155,35 @@ def test_trim_drops_common_padding_and_nothing_else(model, rows):
         torch.testing.assert_close(logits[place], alone, **TOLERANCE)
 
 
+def test_take_joins_caches_of_other_lengths(model):
+    """Traps K2 and K4: joined rows go on as each would alone, whatever stood in the memory before."""
+    texts = [random_ids(3), random_ids(5, seed=1), random_ids(9, seed=2)]
+    short, mask = left_padded(texts[:2])
+    caches = [model.new_cache(2), model.new_cache(1)]
+    model(short, caches[0], mask)
+    model(texts[2][None], caches[1])
+    joined = model.new_cache(3, capacity=10)
+    joined.stored.fill_(float("nan"))
+    joined.take(caches)
+    assert (joined.length, joined.padded) == (9, True)
+    tail = random_ids(3, 4, seed=4)
+    logits = torch.cat([model(tail[:, i : i + 1], joined) for i in range(4)], dim=1)
+    for row, text in enumerate(texts):
+        alone = model(torch.cat((text, tail[row]))[None])[0, -4:]
+        torch.testing.assert_close(logits[row], alone, **TOLERANCE)
+
+
+def test_new_weights_count_for_a_new_cache():
+    """What a cache remembers of the weights of queries and keys is not carried into the next one."""
+    model, ids = our_model(hf_model("qwen3-tied")), random_ids(1, 6)
+    before = model(ids, model.new_cache())
+    with torch.no_grad():
+        model.blocks[0].attention.q_norm.weight.mul_(3)
+    after = model(ids, model.new_cache())
+    assert not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(after, model(ids), **TOLERANCE)
+
+
 # --- batches and padding ------------------------------------------------------------------------------------
 
 
@@ -198,7 +227,7 @@ def test_every_query_may_look_somewhere(model, monkeypatch):
     ids, mask = left_padded([random_ids(6), random_ids(2, seed=1)])
     model(ids, attention_mask=mask)
     assert masks
-    assert all(mask.any(-1).all() for mask in masks)
+    assert all(torch.isfinite(mask).any(-1).all() for mask in masks)
 
 
 def test_padding_tokens_have_no_influence(model):
@@ -244,6 +273,28 @@ def test_rope_tables_stay_fp32():
     angles = positions.double()[:, None] * frequency
     torch.testing.assert_close(cos.reshape(3, 32)[:, :16].double(), angles.cos(), atol=5e-3, rtol=0)
     torch.testing.assert_close(sin.reshape(3, 32)[:, 16:].double(), angles.sin(), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
+def test_rms_norm_and_its_gradients_are_those_of_torch(scale):
+    generator = torch.Generator().manual_seed(0)
+    x = (scale * torch.randn(3, 5, 48, generator=generator)).requires_grad_()
+    weight, outer = (torch.randn(48, generator=generator).requires_grad_() for _ in range(2))
+    with torch.enable_grad():
+        mine, theirs = rms_norm(x, weight, 1e-6), torch.nn.functional.rms_norm(x, (48,), weight, 1e-6)
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+        gradients = [torch.autograd.grad((y * outer).sum(), (x, weight)) for y in (mine, theirs)]
+    for ours, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, reference, atol=1e-5 * reference.abs().max().item(), rtol=1e-5)
+
+
+def test_rms_norm_of_zeros_is_zero_and_has_a_finite_gradient():
+    x = torch.zeros(2, 8, requires_grad=True)
+    with torch.enable_grad():
+        y = rms_norm(x, torch.ones(8), 1e-6)
+        y.sum().backward()
+    assert torch.equal(y, torch.zeros(2, 8))
+    assert torch.isfinite(x.grad).all()
 
 
 def test_bfloat16_stays_near_fp32():
