@@ -1,0 +1,196 @@
+"""Plausible wrong answers to the exercises of chapter 5."""
+
+import math
+import re
+from collections import Counter
+
+from shared.evaluator import grade
+from shared.inference_scaling import equivalence_classes, majority_vote
+
+
+# 5.1
+def first_of_ties(answers, scores):
+    return majority_vote(answers)
+
+
+def best_score_alone(answers, scores):
+    there = [(score, answer) for answer, score in zip(answers, scores, strict=True) if answer is not None]
+    return max(there, key=lambda pair: pair[0])[1] if there else None
+
+
+def counts_texts(answers, scores):
+    votes = Counter(answer for answer in answers if answer is not None)
+    best = {a: max(s for b, s in zip(answers, scores, strict=True) if b == a) for a in votes}
+    return max(votes, key=lambda a: (votes[a], best[a])) if votes else None
+
+
+def score_of_the_first_member(answers, scores):
+    classes = equivalence_classes(answers)
+    return answers[max(classes, key=lambda group: (len(group), scores[group[0]]))[0]] if classes else None
+
+
+def sum_of_scores(answers, scores):
+    classes = equivalence_classes(answers)
+    if not classes:
+        return None
+    return answers[max(classes, key=lambda group: (len(group), sum(scores[i] for i in group)))[0]]
+
+
+def abstentions_vote(answers, scores):
+    votes = Counter(answers)
+    return votes.most_common(1)[0][0]
+
+
+# 5.2
+LINE = re.compile(r"^([-\d+*/()]+)=([-\d/]+)$")
+
+
+def _matches(text):
+    return [match for line in text.splitlines() if (match := LINE.match(line.strip()))]
+
+
+def empty_lines_count(text):
+    marks = [1 if grade(match[1], match[2]) else -1 for match in _matches(text)]
+    return sum(marks) / len(marks) if marks else 0.0
+
+
+def share_of_true_lines(text):
+    marks = [grade(match[1], match[2]) for match in _matches(text) if match[1] != match[2]]
+    return sum(marks) / len(marks) if marks else 0.0
+
+
+def number_of_true_lines(text):
+    return float(sum(grade(match[1], match[2]) for match in _matches(text)))
+
+
+def compares_texts(text):
+    marks = [1 if match[1] == match[2] else -1 for match in _matches(text)]
+    return sum(marks) / len(marks) if marks else 0.0
+
+
+def fails_without_lines(text):
+    marks = [1 if grade(match[1], match[2]) else -1 for match in _matches(text) if match[1] != match[2]]
+    return sum(marks) / len(marks)
+
+
+# 5.3
+def always_the_mean(logprobs, alpha):
+    return sum(logprobs) / len(logprobs) if logprobs else -math.inf
+
+
+def alpha_times_length(logprobs, alpha):
+    return sum(logprobs) / max(1, alpha * len(logprobs)) if logprobs else -math.inf
+
+
+def probability_instead(logprobs, alpha):
+    return math.exp(sum(logprobs) / len(logprobs) ** alpha) if logprobs else 0.0
+
+
+def fails_on_nothing(logprobs, alpha):
+    return sum(logprobs) / len(logprobs) ** alpha if alpha < 1 else sum(logprobs) / len(logprobs)
+
+
+# 5.4
+def _table(before, after):
+    mended = sum(a and not b for b, a in zip(before, after, strict=True))
+    broken = sum(b and not a for b, a in zip(before, after, strict=True))
+    return mended, broken, 100 * (mended - broken) / len(before)
+
+
+def one_sided(before, after):
+    mended, broken, points = _table(before, after)
+    n = mended + broken
+    p = sum(math.comb(n, k) for k in range(min(mended, broken) + 1)) / 2**n
+    return {"mended": mended, "broken": broken, "points": points, "p": min(1.0, p)}
+
+
+def all_pairs_enter(before, after):
+    mended, broken, points = _table(before, after)
+    n = len(before)
+    p = min(1.0, 2 * sum(math.comb(n, k) for k in range(min(mended, broken) + 1)) / 2**n)
+    return {"mended": mended, "broken": broken, "points": points, "p": p}
+
+
+def mixed_up(before, after):
+    mended, broken, points = _table(after, before)
+    n = mended + broken
+    p = min(1.0, 2 * sum(math.comb(n, k) for k in range(min(mended, broken) + 1)) / 2**n)
+    return {"mended": mended, "broken": broken, "points": points, "p": p}
+
+
+def share_instead_of_points(before, after):
+    mended, broken, points = _table(before, after)
+    n = mended + broken
+    p = min(1.0, 2 * sum(math.comb(n, k) for k in range(min(mended, broken) + 1)) / 2**n)
+    return {"mended": mended, "broken": broken, "points": points / 100, "p": p}
+
+
+# 5.5
+def takes_every_revision(draft, revise, score, max_rounds):
+    for _ in range(max_rounds):
+        draft = revise(draft)
+    return draft, max_rounds
+
+
+def goes_on_after_a_refusal(draft, revise, score, max_rounds):
+    for _ in range(max_rounds):
+        revision = revise(draft)
+        if score(revision) > score(draft):
+            draft = revision
+    return draft, max_rounds
+
+
+def takes_equals(draft, revise, score, max_rounds):
+    for number in range(max_rounds):
+        revision = revise(draft)
+        if revision == draft or score(revision) < score(draft):
+            return draft, number + 1
+        draft = revision
+    return draft, max_rounds
+
+
+def returns_the_last_revision(draft, revise, score, max_rounds):
+    revision, number = draft, 0
+    while number < max_rounds:
+        revision, number = revise(draft), number + 1
+        if score(revision) <= score(draft):
+            break
+        draft = revision
+    return revision, number
+
+
+def counts_accepted_only(draft, revise, score, max_rounds):
+    for number in range(max_rounds):
+        revision = revise(draft)
+        if score(revision) <= score(draft):
+            return draft, number
+        draft = revision
+    return draft, max_rounds
+
+
+WRONG = {
+    "5.1": [
+        first_of_ties,
+        best_score_alone,
+        counts_texts,
+        score_of_the_first_member,
+        sum_of_scores,
+        abstentions_vote,
+    ],
+    "5.2": [
+        empty_lines_count,
+        share_of_true_lines,
+        number_of_true_lines,
+        compares_texts,
+        fails_without_lines,
+    ],
+    "5.3": [always_the_mean, alpha_times_length, probability_instead, fails_on_nothing],
+    "5.4": [one_sided, all_pairs_enter, mixed_up, share_instead_of_points],
+    "5.5": [
+        takes_every_revision,
+        goes_on_after_a_refusal,
+        takes_equals,
+        returns_the_last_revision,
+        counts_accepted_only,
+    ],
+}
