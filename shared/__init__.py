@@ -7,8 +7,16 @@ from shared.grpo import GRPOConfig, GRPOTrainer, group_advantages, grpo_loss, re
 from shared.inference_scaling import majority_vote, pass_at_k, self_consistency
 from shared.loading import export_hf, load_model, save_checkpoint
 from shared.model import CausalLM, KVCache, ModelConfig
-from shared.refinement import self_refine
-from shared.scorers import avg_logprob_score, best_of_n, heuristic_score, weighted_vote
+from shared.refinement import answer_logprob_scorer, self_refine
+from shared.scorers import (
+    Scorer,
+    as_completions,
+    avg_logprob_score,
+    best_of_n,
+    heuristic_score,
+    sum_logprob_score,
+    weighted_vote,
+)
 from shared.tokenizer import Tokenizer
 
 __all__ = [
@@ -20,7 +28,10 @@ __all__ = [
     "GRPOTrainer",
     "KVCache",
     "ModelConfig",
+    "Scorer",
     "Tokenizer",
+    "answer_logprob_scorer",
+    "as_completions",
     "avg_logprob_score",
     "best_of_n",
     "evaluate",
@@ -44,5 +55,6 @@ __all__ = [
     "self_consistency",
     "self_refine",
     "stream",
+    "sum_logprob_score",
     "weighted_vote",
 ]

@@ -1,0 +1,141 @@
+"""Plausible wrong answers to the exercises of chapter 6."""
+
+import statistics
+
+import torch
+
+from shared.evaluator import extract_answer, grade
+
+
+# 6.1
+def population_spread(groups):
+    return [[(r - statistics.mean(g)) / (statistics.pstdev(g) + 1e-4) for r in g] for g in groups]
+
+
+def over_the_batch(groups):
+    everything = [r for g in groups for r in g]
+    mean, spread = statistics.mean(everything), statistics.stdev(everything)
+    return [[(r - mean) / (spread + 1e-4) for r in g] for g in groups]
+
+
+def divides_by_zero(groups):
+    return [[(r - statistics.mean(g)) / statistics.stdev(g) for r in g] for g in groups]
+
+
+def overwrites_the_rewards(groups):
+    for g in groups:
+        mean, spread = statistics.mean(g), statistics.stdev(g)
+        for i, r in enumerate(g):
+            g[i] = (r - mean) / (spread + 1e-4)
+    return groups
+
+
+def accepts_a_group_of_one(groups):
+    def spread(g):
+        return statistics.stdev(g) if len(g) > 1 else 0.0
+
+    return [[(r - statistics.mean(g)) / (spread(g) + 1e-4) for r in g] for g in groups]
+
+
+# 6.2
+def all_right_only(p, group_size):
+    return p**group_size
+
+
+def with_signal(p, group_size):
+    return 1 - p**group_size - (1 - p) ** group_size
+
+
+def product(p, group_size):
+    return p**group_size * (1 - p) ** group_size
+
+
+# 6.3
+def includes_itself(rewards):
+    return rewards - rewards.mean(dim=1, keepdim=True)
+
+
+def divides_by_group_size(rewards):
+    others = rewards.sum(dim=1, keepdim=True) - rewards
+    return rewards - others / rewards.shape[1]
+
+
+def along_the_prompts(rewards):
+    others = rewards.sum(dim=0, keepdim=True) - rewards
+    return rewards - others / max(1, rewards.shape[0] - 1)
+
+
+def normalised(rewards):
+    return (rewards - rewards.mean(dim=1, keepdim=True)) / (rewards.std(dim=1, keepdim=True) + 1e-4)
+
+
+# 6.4
+def _columns(prompt_lengths, width):
+    return torch.arange(width).expand(len(prompt_lengths), width), torch.tensor(prompt_lengths)[:, None]
+
+
+def drops_the_end_token(prompt_lengths, completion_lengths, width):
+    columns, prompts = _columns(prompt_lengths, width)
+    return (columns >= prompts) & (columns < prompts + torch.tensor(completion_lengths)[:, None] - 1)
+
+
+def counts_the_padding(prompt_lengths, completion_lengths, width):
+    columns, prompts = _columns(prompt_lengths, width)
+    return columns >= prompts
+
+
+def counts_the_prompt(prompt_lengths, completion_lengths, width):
+    columns, prompts = _columns(prompt_lengths, width)
+    return columns < prompts + torch.tensor(completion_lengths)[:, None]
+
+
+def one_too_early(prompt_lengths, completion_lengths, width):
+    columns, prompts = _columns(prompt_lengths, width)
+    return (columns >= prompts - 1) & (columns < prompts - 1 + torch.tensor(completion_lengths)[:, None])
+
+
+# 6.5
+def adds_up(text, problem):
+    answer = extract_answer(text)
+    return 0.1 * (answer is not None) + float(answer is not None and grade(answer, problem["answer"]))
+
+
+def counts_boxes(text, problem):
+    answer = extract_answer(text)
+    return 1.0 if answer is not None and grade(answer, problem["answer"]) else 0.1 * text.count("\\boxed{")
+
+
+def looks_for_the_word(text, problem):
+    answer = extract_answer(text)
+    if answer is not None and grade(answer, problem["answer"]):
+        return 1.0
+    return 0.1 if "\\boxed" in text else 0.0
+
+
+def compares_texts(text, problem):
+    answer = extract_answer(text)
+    if answer is None:
+        return 0.0
+    return 1.0 if answer == problem["answer"] else 0.1
+
+
+def takes_the_last_number(text, problem):
+    answer = extract_answer(text, fallback="number")
+    if answer is None:
+        return 0.0
+    return 1.0 if grade(answer, problem["answer"]) else 0.1
+
+
+WRONG = {
+    "6.1": [
+        population_spread,
+        over_the_batch,
+        divides_by_zero,
+        overwrites_the_rewards,
+        accepts_a_group_of_one,
+    ],
+    "6.2": [all_right_only, with_signal, product],
+    "6.3": [includes_itself, divides_by_group_size, along_the_prompts, normalised],
+    "6.4": [drops_the_end_token, counts_the_padding, counts_the_prompt, one_too_early],
+    "6.5": [adds_up, counts_boxes, looks_for_the_word, compares_texts, takes_the_last_number],
+}
