@@ -2,6 +2,7 @@
 
     python -m shared.train grpo --help
     python -m shared.train grpo --model tiny --preset dapo --steps 200 --out runs/dapo
+    python -m shared.train distill teacher.jsonl --model tiny --out runs/distilled
     torchrun --nproc-per-node=2 -m shared.train grpo --model qwen3-0.6b-base --precision bf16 --out runs/qwen
 
 A stopped or killed run goes on when the same command is given again.
@@ -15,7 +16,7 @@ import argparse
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -23,6 +24,14 @@ import torch
 
 from shared import distributed
 from shared.data import load_math_train, load_minimath, load_problems
+from shared.distillation import (
+    DistillationTrainer,
+    DistillConfig,
+    build_sft_examples,
+    load_rows,
+    split_examples,
+)
+from shared.distillation.config import CHOICES as DISTILL_CHOICES
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct, reward_format
 from shared.grpo.config import CHOICES, GRPO, PRESETS
 from shared.loading import load_model
@@ -30,7 +39,8 @@ from shared.training import Trainer, TrainingStopped
 
 REWARDS = {"correct": reward_correct, "format": reward_format}
 DATA = {"minimath": lambda: load_minimath("train"), "math": load_math_train}
-PRESET_SWITCHES = GRPO  # the fields whose default of None stands for what the preset says
+# What a default of None stands for; in all other fields for "never".
+UNSET = dict.fromkeys(GRPO, "what the preset says") | {"steps": "as many as the epochs take"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,8 +86,15 @@ def make_parser() -> argparse.ArgumentParser:
     """One sub-command for each way to train; its settings are the fields of its config."""
     parser = argparse.ArgumentParser(prog="python -m shared.train", description=__doc__.split("\n\n")[0])
     commands = parser.add_subparsers(required=True, metavar="method", dest="method")
+    _add_grpo(commands)
+    _add_distill(commands)
+    return parser
+
+
+def _add_grpo(commands: argparse._SubParsersAction) -> None:
+    summary = "reinforcement learning, chapters 6 and 7"
     grpo = add_command(
-        commands, "grpo", GRPOConfig, _grpo_trainer, "reinforcement learning, chapters 6 and 7"
+        commands, "grpo", GRPOConfig, _grpo_trainer, summary, CHOICES | {"preset": tuple(PRESETS)}
     )
     grpo.add_argument(
         "--data", default="minimath", help="minimath, math (from the hub) or a file; default: minimath"
@@ -86,7 +103,22 @@ def make_parser() -> argparse.ArgumentParser:
         "--rewards", default="correct", type=_reward_functions,
         help=f"{', '.join(REWARDS)}, or both with a comma between them; default: correct",
     )  # fmt: skip
-    return parser
+
+
+def _add_distill(commands: argparse._SubParsersAction) -> None:
+    summary = "learning from a teacher's solutions or probabilities, chapter 8"
+    distill = add_command(commands, "distill", DistillConfig, _distill_trainer, summary, DISTILL_CHOICES)
+    add = distill.add_argument
+    add("data", help="a JSON or JSON Lines file of solutions, such as python -m shared.teacher writes")
+    add("--teacher", help="the model whose probabilities are learned; needed unless --loss is hard")
+    add("--validation", type=float, default=0.05, metavar="X",
+        help="share of the problems to measure the loss on, 0 for none; default: 0.05")  # fmt: skip
+    add("--problems", metavar="FILE", help="held-out problems to measure the accuracy on; default: none")
+    add("--max-length", type=int, default=512, metavar="N",
+        help="longer examples are left out, in tokens; default: 512")  # fmt: skip
+    add("--no-thinking", action="store_true", help="leave out the teacher's thinking")
+    add("--no-think-tags", action="store_true", help="write the thinking without its tags")
+    add("--keep-wrong", action="store_true", help="keep solutions that the verifier rejects")
 
 
 def add_command(
@@ -95,8 +127,12 @@ def add_command(
     config: type,
     make_trainer: Callable[[argparse.Namespace, str | torch.device], Trainer],
     summary: str,
+    choices: Mapping[str, Sequence[str]],
 ) -> argparse.ArgumentParser:
-    """A sub-command with the options that all have, and one for each field of the dataclass `config`."""
+    """A sub-command with the options that all have, and one for each field of the dataclass `config`.
+
+    `choices`: fields with a fixed set of values.
+    """
     parser = commands.add_parser(
         method, help=summary, description=f"{method}: {summary}.", epilog=config.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -111,16 +147,17 @@ def add_command(
     hints = typing.get_type_hints(config)
     for field in fields(config):
         default = f"runs/{method}" if field.name == "out" else field.default
-        _add_setting(settings, field.name, hints[field.name], default)
+        _add_setting(settings, field.name, hints[field.name], default, choices.get(field.name))
     return parser
 
 
-def _add_setting(group: argparse._ArgumentGroup, name: str, hint: object, default: object) -> None:
+def _add_setting(
+    group: argparse._ArgumentGroup, name: str, hint: object, default: object, choices: Sequence[str] | None
+) -> None:
     """The option of one field: its name with hyphens, its type, its choices and its default."""
     kind = next((k for k in typing.get_args(hint) if k is not types.NoneType), hint)
-    unset = "what the preset says" if name in PRESET_SWITCHES else "never"
-    details: dict = {"default": default, "help": f"default: {unset if default is None else default}"}
-    choices = PRESETS if name == "preset" else CHOICES.get(name)
+    shown = UNSET.get(name, "never") if default is None else default
+    details: dict = {"default": default, "help": f"default: {shown}"}
     if kind is bool:
         details["action"] = argparse.BooleanOptionalAction
     elif choices:
@@ -150,6 +187,22 @@ def _grpo_trainer(options: argparse.Namespace, device: str | torch.device) -> GR
     model, tokenizer = load_model(options.model, device=device)
     problems = DATA[options.data]() if options.data in DATA else load_problems(options.data)
     return GRPOTrainer(model, tokenizer, problems, options.rewards, make_config(GRPOConfig, options))
+
+
+def _distill_trainer(options: argparse.Namespace, device: str | torch.device) -> DistillationTrainer:
+    model, tokenizer = load_model(options.model, device=device)
+    examples = build_sft_examples(
+        load_rows(options.data), tokenizer, prompt_style=options.prompt_style, max_length=options.max_length,
+        with_thinking=not options.no_thinking, think_tags=not options.no_think_tags,
+        only_correct=not options.keep_wrong,
+    )  # fmt: skip
+    _say(f"{Path(options.data).name}: {examples.summary()}")
+    train, validation = split_examples(examples, options.validation) if options.validation else (examples, [])
+    return DistillationTrainer(
+        model, tokenizer, train, make_config(DistillConfig, options), validation=validation,
+        problems=load_problems(options.problems) if options.problems else None,
+        teacher=load_model(options.teacher, device=device)[0] if options.teacher else None,
+    )  # fmt: skip
 
 
 def make_config(config: type, options: argparse.Namespace) -> object:

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from shared import train
+from shared.distillation import DistillConfig
 from shared.grpo import GRPOConfig, reward_correct, reward_format
 from shared.jsonl import read_jsonl, write_jsonl
 from shared.loading import load_model
@@ -109,3 +110,70 @@ def test_unknown_choices_are_refused(option, capsys):
         train.main(["grpo", option])
     assert left.value.code == 2
     assert option[2:].split("=")[0] in capsys.readouterr().err
+
+
+# --- distill ------------------------------------------------------------------------------------------------
+
+SMALL = [
+    "--batch-size=4",
+    "--learning-rate=1e-2",
+    "--max-new-tokens=8",
+    "--prompt-style=direct",
+    "--save-every=2",
+]
+
+
+def distill(*options: str) -> int:
+    return train.main(["distill", "rows.jsonl", "--model=model", *SMALL, *options])
+
+
+@pytest.fixture
+def rows(folder):
+    """Solutions of the problems beside them, one of them wrong."""
+    solved = [problem | {"content": f"\\boxed{{{problem['answer']}}}"} for problem in PROBLEMS]
+    write_jsonl(folder / "rows.jsonl", [*solved, PROBLEMS[0] | {"content": "\\boxed{0}"}])
+    return folder
+
+
+def test_help_of_distill_names_every_setting(capsys):
+    with pytest.raises(SystemExit) as left:
+        train.main(["distill", "--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for name in DistillConfig.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in text
+    assert "as many as the epochs take" in text
+    assert "the reverse divergence" in " ".join(text.split()), "the settings are explained"
+
+
+def test_distillation_says_what_it_does_and_goes_on(rows, capsys):
+    options = ["--out=out", "--epochs=1", "--validation=0.2", "--problems=problems.jsonl", "--eval-every=3"]
+    assert distill(*options) == 0
+    text = capsys.readouterr().out
+    assert "rows.jsonl: 21 examples of 21 problems; left out: 1 wrong." in text
+    assert "5 steps done" in text, "17 examples, 4 a step"
+    logged = read_jsonl(rows / "out" / "metrics.jsonl")
+    assert [record["step"] for record in logged if "eval_loss" in record] == [3, 5]
+    assert 0 <= logged[-1]["eval_accuracy"] <= 1
+    assert load_model(rows / "out" / "step-000005")[0].config == small_policy()[0].config
+    assert distill(*options) == 0
+    assert len(read_jsonl(rows / "out" / "metrics.jsonl")) == 5, "nothing is left to do"
+    assert distill(*options, "--validation=0.4") == 1
+    assert "learns from other examples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("loss", ["soft", "on_policy"])
+def test_distillation_from_a_teacher_s_probabilities(rows, capsys, loss):
+    assert distill("--steps=2", f"--loss={loss}") == 1
+    assert f"The loss '{loss}' needs a teacher" in capsys.readouterr().err
+    assert distill("--steps=2", f"--loss={loss}", "--teacher=tiny", "--validation=0", "--lora-rank=2") == 0
+    assert len(read_jsonl(rows / "runs" / "distill" / "metrics.jsonl")) == 2
+
+
+def test_mistakes_of_distill_are_one_sentence(rows, capsys):
+    write_jsonl(rows / "rows.jsonl", [PROBLEMS[0]])
+    assert distill() == 1
+    assert "Row 1 has no text in the field 'content'" in capsys.readouterr().err
+    (rows / "rows.jsonl").unlink()
+    assert distill() == 1
+    assert "There is no file rows.jsonl" in capsys.readouterr().err
