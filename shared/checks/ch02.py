@@ -122,7 +122,7 @@ def check_cache_bytes(cache_bytes):
     """Compare with a real cache's storage and with Qwen3-0.6B's shape."""
     model, _ = load_model("tiny-random")
     cache = model.new_cache(batch_size=3, capacity=40)
-    held = sum(tensor.nbytes for tensor in (*cache.keys, *cache.values))
+    held = cache.stored.nbytes
     expect(
         cache_bytes(model.config, 40, 3, 4),
         held,
