@@ -1,6 +1,13 @@
 """The matured code of the course, one module a subject: `from shared import load_model, generate, grade`."""
 
 from shared.data import load_math500, load_math_train, load_minimath
+from shared.distillation import (
+    DistillationTrainer,
+    DistillConfig,
+    build_sft_examples,
+    split_examples,
+    train_distillation,
+)
 from shared.evaluator import Answer, EvalResult, evaluate, extract_answer, grade, render_prompt
 from shared.generation import Completion, generate, stream
 from shared.grpo import GRPOConfig, GRPOTrainer, group_advantages, grpo_loss, reward_correct, reward_format
@@ -23,6 +30,8 @@ __all__ = [
     "Answer",
     "CausalLM",
     "Completion",
+    "DistillConfig",
+    "DistillationTrainer",
     "EvalResult",
     "GRPOConfig",
     "GRPOTrainer",
@@ -34,6 +43,7 @@ __all__ = [
     "as_completions",
     "avg_logprob_score",
     "best_of_n",
+    "build_sft_examples",
     "evaluate",
     "export_hf",
     "extract_answer",
@@ -54,7 +64,9 @@ __all__ = [
     "save_checkpoint",
     "self_consistency",
     "self_refine",
+    "split_examples",
     "stream",
     "sum_logprob_score",
+    "train_distillation",
     "weighted_vote",
 ]

@@ -71,7 +71,7 @@ def load_problems(path: Path | str) -> list[dict]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: give the path of a JSON or JSON Lines file.")
-    rows = _read_json(path) if path.suffix == ".json" else read_jsonl(path)
+    rows = read_rows(path)
     if not rows:
         raise ValueError(f"{path.name} holds no problems: give a file with at least one.")
     return [
@@ -79,7 +79,10 @@ def load_problems(path: Path | str) -> list[dict]:
     ]
 
 
-def _read_json(path: Path) -> list[dict]:
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a JSON file (a list of objects) or a JSON Lines file. Raises ValueError if it is damaged."""
+    if path.suffix != ".json":
+        return read_jsonl(path)
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -87,7 +90,7 @@ def _read_json(path: Path) -> list[dict]:
             f"{path.name} is no valid JSON (line {error.lineno}): restore or mend it."
         ) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path.name} must hold a JSON list of objects, one a problem.")
+        raise ValueError(f"{path.name} must hold a JSON list of objects, one a row.")
     return rows
 
 

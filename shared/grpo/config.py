@@ -10,12 +10,11 @@ for another preset make another GRPOConfig, since `replace` keeps every switch a
 its paper changes in the algorithm, not its learning rate, its batch or its number of steps.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Any
 
 from shared.prompts import INSTRUCTIONS
+from shared.settings import Rule, check_fields
 
 CHOICES = {
     "advantage": ("grpo", "dr_grpo", "batch", "gdpo"),
@@ -180,11 +179,11 @@ class GRPOConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
         object.__setattr__(self, "reward_weights", tuple(self.reward_weights))
-        _check(self)
+        check_fields(self, CHOICES, RULES)
 
 
 # Fields, what must hold for their values, and what to say if it does not.
-RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+RULES: tuple[Rule, ...] = (
     (
         ("group_size",),
         lambda value: value >= 2,
@@ -215,13 +214,3 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("top_p",), lambda value: 0 < value <= 1, "give a probability above 0 and up to 1"),
     (("reward_weights",), lambda value: all(map(isfinite, value)), "give finite numbers"),
 )  # fmt: skip
-
-
-def _check(config: GRPOConfig) -> None:
-    for name, allowed in CHOICES.items():
-        if getattr(config, name) not in allowed:
-            raise ValueError(f"{name} is {getattr(config, name)!r}: choose one of {', '.join(allowed)}.")
-    for names, holds, mend in RULES:
-        for name in names:
-            if not holds(getattr(config, name)):
-                raise ValueError(f"{name} is {getattr(config, name)!r}: {mend}.")
