@@ -71,7 +71,9 @@ VARIANTS = {
     "reused": Variant(REUSED, baseline=None),
     "reused, no clip": Variant(REUSED | {"objective": "plain"}, baseline="reused"),
     "reused, gspo": Variant(REUSED | {"preset": "gspo"}, baseline="reused"),
-    "reused, cispo": Variant(REUSED | {"preset": "cispo"}, baseline="reused"),
+    "reused, cispo": Variant(REUSED | {"preset": "cispo", "aggregation": "sequence"}, baseline="reused"),
+    "reused, cispo + token mean": Variant(REUSED | {"preset": "cispo"}, baseline="reused"),
+    "no std": Variant({"advantage": "dr_grpo"}),
     "dr_grpo": Variant({"preset": "dr_grpo"}),
     "token mean": Variant({"aggregation": "token"}),
     "reused, clip higher": Variant(REUSED | {"clip_high": 0.28}, baseline="reused"),
@@ -158,7 +160,7 @@ def summary(row: dict) -> str:
     rewards = row["curves"].get("reward_mean", [])
     learning = f", mean reward of all steps {sum(rewards) / len(rewards):.3f}" if rewards else ""
     return (
-        f"{row['variant']:20} seed {row['seed']}: {100 * row['accuracy']:.1f} %{learning}, "
+        f"{row['variant']:27} seed {row['seed']}: {100 * row['accuracy']:.1f} %{learning}, "
         f"KL to base {row['kl_base']:.3f}, {row['seconds']:.0f} s, {row['cpu_seconds']:.0f} s of processor time"
     )
 
@@ -178,7 +180,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.list:
         for name, variant in VARIANTS.items():
-            print(f"{name:20} {variant.changes}, against {variant.baseline}")
+            print(f"{name:27} {variant.changes}, against {variant.baseline}")
         return
     todo = list(missing(arguments.results, arguments.only, arguments.seeds))
     print(f"{len(todo)} runs, {arguments.jobs} at a time", flush=True)

@@ -59,13 +59,19 @@ def test_a_run_gives_one_row_as_json_holds_it():
 
 def test_what_was_run_is_not_run_again(tmp_path):
     path = tmp_path / "runs.jsonl"
-    assert list(ablation.missing(path, ["grpo", "dapo"], [0])) == [("grpo", 0), ("dapo", 0)]
+    assert list(ablation.missing(path, ["grpo", "no std"], [0])) == [("grpo", 0), ("no std", 0)]
     weights = ablation.fingerprint(ablation.load_model("tiny")[0])
     row = {"variant": "grpo", "seed": 0, "settings": {}, "base_settings": ablation.BASE, "weights": weights}
     append_jsonl(path, [row])
-    assert list(ablation.missing(path, ["grpo", "dapo"], [0, 1])) == [("grpo", 1), ("dapo", 0), ("dapo", 1)]
-    append_jsonl(path, [row | {"variant": "dapo", "weights": "others"}])
-    assert ("dapo", 0) in list(ablation.missing(path, ["dapo"], [0])), "another base model is another run"
+    assert list(ablation.missing(path, ["grpo", "no std"], [0, 1])) == [
+        ("grpo", 1),
+        ("no std", 0),
+        ("no std", 1),
+    ]
+    append_jsonl(
+        path, [row | {"variant": "no std", "settings": {"advantage": "dr_grpo"}, "weights": "others"}]
+    )
+    assert ("no std", 0) in list(ablation.missing(path, ["no std"], [0])), "another base model is another run"
 
 
 def test_the_list_of_variants(monkeypatch, capsys):
