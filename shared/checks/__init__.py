@@ -22,6 +22,6 @@ rejected.
 """
 
 from shared.checks._compare import Mismatch, expect
-from shared.checks._framework import Outcome, check, outcome, register, registered
+from shared.checks._framework import NotStarted, Outcome, check, outcome, register, registered
 
-__all__ = ["Mismatch", "Outcome", "check", "expect", "outcome", "register", "registered"]
+__all__ = ["Mismatch", "NotStarted", "Outcome", "check", "expect", "outcome", "register", "registered"]

@@ -3,7 +3,7 @@
 import math
 import random
 
-from shared.checks import Mismatch, expect, register
+from shared.checks import Mismatch, NotStarted, expect, register
 from shared.inference_scaling import decided, equivalence_classes
 
 # ------------------------------------------------------------------------------- 4.1: what a chain of thought does
@@ -105,6 +105,8 @@ def _shortest(answers: list[str | None], lengths: list[int]) -> str | None:
 )
 def check_vote_shortest(vote_shortest):
     """Lengths decide ties and nothing else; equivalent answers are one class; abstentions have no vote."""
+    if vote_shortest(["7"], [1]) is None:
+        raise NotStarted("vote_shortest returns None where there is an answer")
     cases = [
         (["4", "7", "7", "4"], [30, 10, 12, 20]),
         (["4", "7", "7", "4"], [10, 30, 12, 11]),
