@@ -8,7 +8,7 @@ here gives back what it got, so that the training code is the same for both.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 Item = TypeVar("Item")
+Cut = TypeVar("Cut")
 
 
 @contextmanager
@@ -68,6 +69,17 @@ def my_share(items: Sequence[Item]) -> Sequence[Item]:
     """This process's stretch of a list that all of them have; the stretches differ in length by one at most."""
     start, end = (len(items) * r // world_size() for r in (rank(), rank() + 1))
     return items[start:end]
+
+
+def even_share(rows: Sequence[Item], cut: Callable[[Sequence[Item]], Iterable[Cut]]) -> tuple[list[Cut], int]:
+    """This process's micro-batches, and how many it lacks to have as many as every other.
+
+    Each process cuts every n-th row, so that with rows sorted by length all have alike. The processes wait for each
+    other in every layer, so one that has fewer must compute something without effect instead.
+    """
+    cuts = [list(cut(rows[r :: world_size()])) for r in range(world_size())]
+    mine = cuts[rank()]
+    return mine, max(map(len, cuts)) - len(mine)
 
 
 def gather(items: list[Item]) -> list[Item]:

@@ -22,6 +22,8 @@ from shared.progress import progress_bar
 from shared.sampling import Sampling, random_stream
 from shared.tokenizer import Tokenizer
 
+# Why a completion, ours or a server's, has no end of its own: a student must not learn to end there.
+CUT_SHORT = ("length", "content_filter")
 # Parameters times rows: to hand such small products to other threads takes longer than to do them.
 ONE_THREAD_BELOW = 50_000_000
 

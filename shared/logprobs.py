@@ -65,7 +65,7 @@ def token_logprobs(
     hidden = model.hidden_states(input_ids, attention_mask=_left_padding(attention_mask))[:, :-1][wanted]
     rows = (hidden, input_ids[:, 1:][wanted], _kept_rows(kept, wanted, model))
     score = partial(_score, model, temperature=temperature, with_entropies=with_entropies)
-    scores = _in_chunks(score, rows, _chunk_size(chunk, model))
+    scores = in_chunks(score, rows, chunk_size(chunk, model))
     zeros = torch.zeros(wanted.shape, device=hidden.device)
     logprobs, *entropies = (zeros.masked_scatter(wanted, values) for values in scores)
     return (logprobs, *entropies) if with_entropies else logprobs
@@ -88,7 +88,7 @@ def kept_tokens(
     wanted = _wanted(input_ids, attention_mask, where)
     hidden = model.hidden_states(input_ids, attention_mask=_left_padding(attention_mask))[:, :-1][wanted]
     kept = torch.ones((*wanted.shape, model.config.vocab_size), dtype=torch.bool, device=hidden.device)
-    parts = hidden.split(_chunk_size(chunk, model))
+    parts = hidden.split(chunk_size(chunk, model))
     kept[wanted] = torch.cat([sampling.filter(model.head(part).float()).isfinite() for part in parts])
     return kept
 
@@ -132,7 +132,7 @@ def _score(
         return logprobs, -every.exp().mul_(every).sum(dim=-1)
 
 
-def _in_chunks(
+def in_chunks(
     score: Callable[..., tuple[Tensor, ...]], rows: tuple[Tensor | None, ...], size: int
 ) -> list[Tensor]:
     """Apply `score` to `size` rows at a time and join what it returns."""
@@ -144,7 +144,8 @@ def _in_chunks(
     return [torch.cat(values) for values in zip(*scores, strict=True)]
 
 
-def _chunk_size(chunk: int | None, model: CausalLM) -> int:
+def chunk_size(chunk: int | None, model: CausalLM) -> int:
+    """How many tokens go through the head at a time: `chunk`, or as many as make `CHUNK_LOGITS` logits."""
     if chunk is None:
         return max(1, CHUNK_LOGITS // model.config.vocab_size)
     if chunk < 1:

@@ -37,6 +37,7 @@ from shared.jsonl import read_jsonl, write_jsonl
 from shared.loading import load_model
 from shared.logprobs import token_logprobs
 from shared.prompts import render_prompt
+from tests.killed_runs import run_killed
 from tests.small_models import small_tokenizer
 from tests.small_policy import assert_same_weights, small_policy, weights
 
@@ -603,25 +604,7 @@ def test_a_run_goes_on_only_with_the_same_data_and_end(tmp_path):
 
 
 KILLED = """
-import os, signal, sys
-import shared.formats.checkpoints as checkpoints, shared.metrics_log as metrics_log, shared.training as training
 from tests.test_distillation import small_distillation
-
-place, count = sys.argv[2], int(sys.argv[3])
-def deadly(module, name):
-    real, calls = getattr(module, name), []
-    def call(*arguments, **named):
-        calls.append(1)
-        if len(calls) == count:
-            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
-        return real(*arguments, **named)
-    setattr(module, name, call)
-places = {
-    "save": (checkpoints, "save_file"), "rename": (checkpoints.os, "replace"), "log": (metrics_log, "append_jsonl"),
-    "step": (training.torch.optim.AdamW, "step"),
-}
-if place != "nowhere":
-    deadly(*places[place])
 small_distillation(save_every=2, out=sys.argv[1]).train()
 """
 
@@ -630,11 +613,7 @@ small_distillation(save_every=2, out=sys.argv[1]).train()
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(tmp_path, root):
     """SIGKILL while a checkpoint is written, within a step, while a checkpoint gets its name; then the end."""
     kills = [("save", 2), ("step", 2), ("rename", 2), ("nowhere", 0)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    for place, count in kills:
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "run"), place, str(count)]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
-        assert (done.returncode == 0) is (place == "nowhere"), (place, done.stderr)
+    run_killed(KILLED, tmp_path / "run", kills, root)
     straight = small_distillation()
     straight.train()
     last = list_checkpoints(tmp_path / "run")[-1]

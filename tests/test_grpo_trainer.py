@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from shared.grpo import GRPOTrainer, group_advantages
 from shared.jsonl import read_jsonl
 from shared.loading import load_model
 from shared.training import training_numerics
+from tests.killed_runs import run_killed
 from tests.small_policy import (
     PROBLEMS,
     assert_same_weights,
@@ -360,25 +359,7 @@ def test_the_reference_of_a_stopped_run_must_be_the_same_model(tmp_path):
 
 
 KILLED = """
-import os, signal, sys
-import shared.formats.checkpoints as checkpoints, shared.metrics_log as metrics_log, shared.training as training
 from tests.small_policy import small_trainer
-
-place, count = sys.argv[2], int(sys.argv[3])
-def deadly(module, name):
-    real, calls = getattr(module, name), []
-    def call(*arguments, **named):
-        calls.append(1)
-        if len(calls) == count:
-            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
-        return real(*arguments, **named)
-    setattr(module, name, call)
-places = {
-    "save": (checkpoints, "save_file"), "rename": (checkpoints.os, "replace"), "log": (metrics_log, "append_jsonl"),
-    "step": (training.torch.optim.AdamW, "step"),
-}
-if place != "nowhere":
-    deadly(*places[place])
 small_trainer(steps=9, save_every=2, out=sys.argv[1]).train()
 """
 
@@ -387,12 +368,7 @@ small_trainer(steps=9, save_every=2, out=sys.argv[1]).train()
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(tmp_path, root):
     """SIGKILL while a checkpoint is written, while it gets its name, within a step and before the log; then the end."""
     kills = [("save", 2), ("step", 2), ("rename", 2), ("log", 3), ("nowhere", 0)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    for place, count in kills:
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "run"), place, str(count)]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
-        survived = done.returncode == 0
-        assert survived is (place == "nowhere"), (place, done.stderr)
+    run_killed(KILLED, tmp_path / "run", kills, root)
     straight = small_trainer(steps=9)
     straight.train()
     last = list_checkpoints(tmp_path / "run")[-1]

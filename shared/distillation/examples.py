@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.data import read_rows
+from shared.generation import CUT_SHORT
 from shared.grader.grading import extract_answer, grade
 from shared.prompts import INSTRUCTIONS, render_prompt
 from shared.tokenizer import THINK_TAGS, Tokenizer
 
-CUT_SHORT = ("length", "content_filter")  # a student must not learn to end there
 SPELLINGS = {
     "problem": ("problem",),
     "answer": ("answer", "gtruth_answer"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shared.grpo.loss import aggregate
-from shared.logprobs import CHUNK_LOGITS, recomputed
+from shared.logprobs import chunk_size, in_chunks
 from shared.model import CausalLM
 
 
@@ -99,12 +99,7 @@ def token_divergences(
         return token_kl(logits, teacher_logits, temperature, reverse), logprobs
 
     rows = (hidden, theirs, input_ids[:, 1:][where])
-    size = chunk or max(1, CHUNK_LOGITS // model.config.vocab_size)
-    if len(hidden) <= size:
-        scores = score(*rows)  # one chunk's memory is needed in any case
-    else:
-        parts = zip(*(each.split(size) for each in rows), strict=True)
-        scores = map(torch.cat, zip(*(recomputed(score, *part) for part in parts), strict=True))
+    scores = in_chunks(score, rows, chunk_size(chunk, model))
     zeros = torch.zeros(where.shape, device=hidden.device)
     divergences, logprobs = (zeros.masked_scatter(where, values) for values in scores)
     return divergences, logprobs

@@ -184,13 +184,13 @@ class DistillationTrainer(Trainer):
 
     def _micro_batches(self, examples: Sequence[SFTExample]) -> list[tuple[Tensor, Tensor]]:
         """Token ids and masks; with several processes, this one's, as many as every other has."""
-        by_length, world = sorted(examples, key=len), distributed.world_size()
-        cuts = [_cut(by_length[r::world], self.config.micro_batch_tokens) for r in range(world)]
-        mine = [collate(cut, self.tokenizer.pad_id, self.model.device) for cut in cuts[distributed.rank()]]
-        # The processes wait for each other in every layer, so one that has fewer computes something without effect.
-        idle = max(map(len, cuts)) - len(mine)
-        input_ids, mask = collate(by_length[:1], self.tokenizer.pad_id, self.model.device)
-        return mine + [(input_ids, torch.zeros_like(mask))] * idle
+        by_length, most = sorted(examples, key=len), self.config.micro_batch_tokens
+        mine, missing = distributed.even_share(by_length, lambda part: _cut(part, most))
+        pad_id, device = self.tokenizer.pad_id, self.model.device
+        input_ids, mask = collate(by_length[:1], pad_id, device)
+        return [collate(cut, pad_id, device) for cut in mine] + [
+            (input_ids, torch.zeros_like(mask))
+        ] * missing
 
     def _loss(self, input_ids: Tensor, mask: Tensor, tokens: int) -> Tensor:
         """A micro-batch's share of the loss of a batch with so many completion tokens."""

@@ -198,12 +198,11 @@ class GRPOTrainer(Trainer):
         """The micro-batches of these rows; with several processes, this one's, as many as every other has."""
         lengths, most, device = rollouts.lengths, self.config.micro_batch_tokens, self.model.device
         by_length = rows[lengths[rows].argsort(stable=True)]
-        world = distributed.world_size()
-        cuts = [list(micro_batches(lengths, by_length[r::world], most)) for r in range(world)]
-        # The processes wait for each other in every layer, so one that has fewer computes something without effect.
-        idle = max(map(len, cuts)) - len(cuts[distributed.rank()])
-        fillers = [_batch(rollouts, advantages, by_length[:1], device).without_effect() for _ in range(idle)]
-        return [_batch(rollouts, advantages, cut, device) for cut in cuts[distributed.rank()]] + fillers
+        mine, missing = distributed.even_share(by_length, lambda part: micro_batches(lengths, part, most))
+        fillers = [
+            _batch(rollouts, advantages, by_length[:1], device).without_effect() for _ in range(missing)
+        ]
+        return [_batch(rollouts, advantages, cut, device) for cut in mine] + fillers
 
     # Update
 

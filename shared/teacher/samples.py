@@ -14,12 +14,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shared.data import unify
+from shared.generation import CUT_SHORT
 from shared.grader.grading import extract_answer, grade
 from shared.jsonl import append_jsonl, read_jsonl
 from shared.prompts import render_prompt
 from shared.tokenizer import THINK_TAGS
 
-CUT_SHORT = ("length", "content_filter")  # a student must not learn to end there
 Job = tuple[dict, int]  # a problem and the number of the sample
 
 

@@ -38,6 +38,7 @@ from shared.tiny.config import TINY_CONFIG
 from shared.tiny.corpus import LEVELS, generate_minimath
 from shared.tiny.documents import EVEN, STEEP, Document, draw_document
 from shared.tokenizer import Tokenizer
+from shared.training import make_optimizer
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VISIBLE_TOKENS = ("<think>", "</think>")
@@ -156,17 +157,6 @@ def loss_on(model: CausalLM, ids: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum()
 
 
-def make_optimizer(model: CausalLM, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; the norms' weights do not decay."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
-
-
 def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
     """Linear warm-up, then a cosine down to `final_rate` of the peak; `progress` is the share of chunks done."""
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
@@ -260,7 +250,7 @@ def pretrain(folder: Path, recipe: Recipe, evaluate_every: int = 5, problems: in
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     torch.manual_seed(recipe.seed)
     model = CausalLM(TINY_CONFIG)
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe.learning_rate, recipe.weight_decay)
     state = {"recipe": asdict(recipe), "chunk": 0, "step": 0, "tokens": 0, "seconds": 0.0}
     if (folder / STATE).exists():
         state = load_state(folder / STATE, model, optimizer)
