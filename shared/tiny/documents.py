@@ -14,7 +14,7 @@ a prompt and a completion; what differs is the style of the completion:
 Phase "clean" is detailed and right, so that arithmetic is learnt from full derivations. Phase "mixed" is the
 imperfect text that makes the model a *base* model: most direct prompts get a bare answer, each subject has its habit
 of skipping steps, some solutions hold a slip that is carried on. The later chapters then have something to mend: see
-the README beside this file.
+the README beside this file. Phase "teacher" is full and right derivations only, for the larger model of ch08.
 """
 
 import random
@@ -28,6 +28,7 @@ from shared.tiny.values import Solve, Value, boxed_form, plain
 MIXTURES = {  # style of document -> share
     "clean": {"detailed": 0.66, "direct": 0.12, "think": 0.08, "check": 0.08, "chat": 0.03, "facts": 0.03},
     "mixed": {"cot": 0.42, "direct": 0.30, "think": 0.09, "check": 0.12, "chat": 0.04, "facts": 0.03},
+    "teacher": {"think": 0.60, "detailed": 0.30, "chat": 0.10},
 }
 # How often each subject's texts skip steps when asked to explain. Greedy decoding follows the habit of a subject,
 # sampling finds both paths: that is what self-consistency lives on (arXiv:2203.11171, section 1).
@@ -192,7 +193,7 @@ def facts(rng: random.Random) -> Document:
 
 
 def draw_document(rng: random.Random, phase: str, level_weights: tuple[int, ...] = EVEN) -> Document:
-    """One random document of a phase, "clean" or "mixed"."""
+    """One random document of a phase: "clean", "mixed" or "teacher"."""
     mixture = MIXTURES[phase]
     style = rng.choices(list(mixture), list(mixture.values()))[0]
     if style == "facts":

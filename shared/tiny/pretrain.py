@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -63,6 +64,7 @@ class Recipe:
     weight_decay: float = 0.1
     prompt_weight: float = 0.1
     seed: int = 0
+    styles: ClassVar[tuple[str, ...]] = ("direct", "cot")  # prompts that the accuracy is measured with
 
     @property
     def chunks(self) -> int:
@@ -243,13 +245,22 @@ def load_state(path: Path, model: CausalLM, optimizer: torch.optim.Optimizer) ->
 
 
 def pretrain(folder: Path, recipe: Recipe, evaluate_every: int = 5, problems: int = 500) -> CausalLM:
-    """Train in `folder`, or go on with the run that is there."""
+    """Train the base model in `folder` from nothing, or go on with the run that is there."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "tokenizer.json").exists():
         train_tokenizer(recipe.seed).save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     torch.manual_seed(recipe.seed)
-    model = CausalLM(TINY_CONFIG)
+    model = train_from(CausalLM(TINY_CONFIG), tokenizer, folder, recipe, evaluate_every, problems)
+    with atomic_file(folder / "tiny-base.safetensors") as temporary:
+        save_weights_file(temporary, model)
+    return model
+
+
+def train_from(
+    model: CausalLM, tokenizer: Tokenizer, folder: Path, recipe: Recipe, evaluate_every: int, problems: int
+) -> CausalLM:
+    """Train a model by the recipe, or go on with the run in `folder`; accuracies go into its log."""
     optimizer = make_optimizer(model, recipe.learning_rate, recipe.weight_decay)
     state = {"recipe": asdict(recipe), "chunk": 0, "step": 0, "tokens": 0, "seconds": 0.0}
     if (folder / STATE).exists():
@@ -261,11 +272,9 @@ def pretrain(folder: Path, recipe: Recipe, evaluate_every: int = 5, problems: in
         while state["chunk"] < recipe.chunks:
             _one_chunk(folder, model, tokenizer, optimizer, recipe, state, bar)
             if state["chunk"] % evaluate_every == 0 or state["chunk"] == recipe.chunks:
-                scores = {s: accuracy_by_level(model, tokenizer, validation, s) for s in ("direct", "cot")}
+                scores = {s: accuracy_by_level(model, tokenizer, validation, s) for s in recipe.styles}
                 _log(folder, {**_progress(state), "accuracy": scores, "n": problems})
                 bar.write(json.dumps(scores))
-    with atomic_file(folder / "tiny-base.safetensors") as temporary:
-        save_weights_file(temporary, model)
     return model.eval()
 
 
