@@ -14,6 +14,7 @@ from shared.tokenizer import CHATML_TEMPLATE, Tokenizer
 
 __all__ = ["export_hf", "load_model", "save_checkpoint"]
 
+TINY_FILES = {"tiny": "tiny-base.safetensors", "tiny-teacher": "tiny-teacher.safetensors"}
 RESTORE = "restore it with git checkout -- shared/assets, or clone the repository again"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -24,10 +25,10 @@ def load_model(
     """Load a language model and its tokenizer, ready to generate (the model is in evaluation mode).
 
     Args:
-        name: "tiny", which is part of the course; "tiny-random", the same untrained; a hub model such as
-            "qwen3-0.6b-base" (`shared.formats.hub.known_models()` lists them); or the path of a Hugging Face folder,
-            of a checkpoint folder of ours, or of a .gguf file.
-        device: "auto" takes a GPU if there is one ("cuda", else "mps"), else "cpu"; the tiny model stays on the CPU.
+        name: "tiny", which is part of the course; "tiny-random", the same untrained; "tiny-teacher", the larger one of
+            ch08; a hub model such as "qwen3-0.6b-base" (`shared.formats.hub.known_models()` lists them); or the path of
+            a Hugging Face folder, of a checkpoint folder of ours, or of a .gguf file.
+        device: "auto" takes a GPU if there is one ("cuda", else "mps"), else "cpu"; the tiny models stay on the CPU.
         dtype: "auto" is bfloat16 on "cuda" and float32 elsewhere; or "float32", "bfloat16", "float16".
 
     Raises:
@@ -40,8 +41,8 @@ def load_model(
         device = "cpu"  # as fast there, and the outputs in the notebooks are the same everywhere
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    if known == "tiny":
-        return _load_tiny(device, dtype)
+    if known in TINY_FILES:
+        return _load_tiny(TINY_FILES[known], device, dtype)
     if known == "tiny-random":
         return _random_tiny(device, dtype)
     if known in hub.HUB_MODELS:
@@ -86,8 +87,8 @@ def _load_path(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Ca
     )
 
 
-def _load_tiny(device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
-    model = load_weights_file(ASSETS / "tiny-base.safetensors", device, dtype, RESTORE)
+def _load_tiny(file: str, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+    model = load_weights_file(ASSETS / file, device, dtype, RESTORE)
     return model, _course_tokenizer(ASSETS / "tokenizer.json")
 
 

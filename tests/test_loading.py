@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -315,6 +316,13 @@ def test_tiny_as_shipped():
     assert torch.isfinite(model(ids)).all()
 
 
+def test_the_teacher_as_shipped_is_the_tiny_model_with_twice_the_layers():
+    model, tokenizer = load_model("tiny-teacher", device="cpu")
+    assert model.config == replace(TINY_CONFIG, num_layers=2 * TINY_CONFIG.num_layers)
+    assert model.dtype == torch.float32
+    assert tokenizer.vocab_size == TINY_CONFIG.vocab_size
+
+
 def test_weights_file_of_ours(assets):
     expected = our_model(hf_model("qwen3-tied"))
     for name in ("tiny", assets / "tiny-base.safetensors"):
@@ -463,7 +471,7 @@ def test_names_of_hub_models():
     ):
         assert hub.HUB_MODELS[name].lower() == f"qwen/{name}"
     assert "qwen3-32b-base" not in hub.HUB_MODELS
-    assert hub.known_models()[:2] == ["tiny", "tiny-random"]
+    assert hub.known_models()[:3] == ["tiny", "tiny-random", "tiny-teacher"]
 
 
 def test_the_tiny_model_stays_on_the_processor(monkeypatch):

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from shared.grader.grading import extract_answer, grade
+from shared.loading import load_model
 from shared.model import CausalLM
-from shared.tiny import documents, pretrain
+from shared.tiny import documents, pretrain, train_teacher
 from shared.tiny.corpus import LEVELS, SUBJECTS, Recorder, draw_problem, generate_minimath, held_out
 from shared.tiny.values import boxed_form, plain, polynomial
 from shared.tokenizer import Tokenizer
@@ -241,6 +242,53 @@ def test_a_run_of_another_recipe_is_refused(small, tmp_path):
     pretrain.pretrain(tmp_path, small, evaluate_every=9, problems=2)
     with pytest.raises(ValueError, match="another recipe"):
         pretrain.pretrain(tmp_path, pretrain.Recipe(clean_chunks=1, mixed_chunks=3), problems=2)
+
+
+def test_a_deepened_model_computes_what_the_model_computed():
+    base, _ = load_model("tiny")
+    deeper = train_teacher.deepened(base)
+    ids = torch.randint(0, 512, (2, 20), generator=torch.Generator().manual_seed(0))
+    assert deeper.config.num_layers == 2 * base.config.num_layers
+    assert torch.equal(deeper(ids), base(ids))
+
+
+def test_a_new_layer_learns_though_its_outputs_begin_at_zero():
+    base, _ = load_model("tiny")
+    deeper = train_teacher.deepened(base)
+    deeper(torch.arange(3, 23)[None]).logsumexp(-1).sum().backward()
+    for part in (deeper.blocks[1].attention.out, deeper.blocks[1].feed_forward.down):
+        assert part.weight.abs().max() == 0
+        assert part.weight.grad.abs().max() > 0
+
+
+def test_the_teacher_reads_full_and_right_derivations_only():
+    rng = random.Random(5)
+    for _ in range(300):
+        document = documents.draw_document(rng, "teacher")
+        steps = document.completion.replace("<think>", "").split("\n")
+        assert len(steps) > 2
+        assert "We get" not in document.completion
+
+
+def test_a_teacher_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "CHUNK", 32)
+    recipe = train_teacher.TeacherRecipe(steep_chunks=2, clean_chunks=2, batch_tokens=2048, warmup=5)
+    whole = train_teacher.train_teacher(tmp_path / "whole", recipe, evaluate_every=9, problems=2)
+    original, calls = pretrain.train_chunk, []
+
+    def killed_in_the_second_chunk(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        return original(*arguments)
+
+    monkeypatch.setattr(pretrain, "train_chunk", killed_in_the_second_chunk)
+    with pytest.raises(Killed):
+        train_teacher.train_teacher(tmp_path / "stopped", recipe, evaluate_every=9, problems=2)
+    monkeypatch.setattr(pretrain, "train_chunk", original)
+    resumed = train_teacher.train_teacher(tmp_path / "stopped", recipe, evaluate_every=9, problems=2)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert (tmp_path / "stopped" / "tiny-teacher.safetensors").exists()
 
 
 def test_padding_carries_no_loss():

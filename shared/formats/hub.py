@@ -20,7 +20,7 @@ HUB_MODELS = {
     "smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "smollm2-360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
 }
-LOCAL_MODELS = ("tiny", "tiny-random")
+LOCAL_MODELS = ("tiny", "tiny-random", "tiny-teacher")
 
 
 def known_models() -> list[str]:
