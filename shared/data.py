@@ -8,7 +8,8 @@ or from a file that you give.
 import json
 import os
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shared.grader.grading import extract_answer
@@ -92,6 +93,28 @@ def read_rows(path: Path) -> list[dict]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path.name} must hold a JSON list of objects, one a row.")
     return rows
+
+
+def with_ids(problems: Sequence[dict], fields: Sequence[str] = ("problem", "answer")) -> list[dict]:
+    """The problems, checked; one without a `unique_id` is known by its text, wherever it stands.
+
+    Raises ValueError if there are none, one has no text in one of the `fields`, or two have the same `unique_id`.
+    """
+    if not problems:
+        raise ValueError("There are no problems: give at least one.")
+    for number, problem in enumerate(problems, start=1):
+        if not isinstance(problem, dict):
+            raise ValueError(
+                f"Problem {number} is no dictionary: give one with the fields 'problem' and 'answer'."
+            )
+        for name in fields:
+            if not isinstance(problem.get(name), str):
+                raise ValueError(f"Problem {number} has no text in the field {name!r}: add it.")
+    named = [{"unique_id": problem["problem"], **problem} for problem in problems]
+    name, count = Counter(problem["unique_id"] for problem in named).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} problems have the unique_id {name!r}: give each its own.")
+    return named
 
 
 def unify(row: dict, name: str, number: int = 0) -> dict:

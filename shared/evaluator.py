@@ -10,11 +10,11 @@ can be written while it goes on (`results=...`), so that a run that was stopped 
 import functools
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shared.data import with_ids
 from shared.generation import generate
 from shared.grader.grading import extract_answer, grade
 from shared.ledger import PairedTest, paired_test, wilson_interval
@@ -178,7 +178,7 @@ def evaluate(
         ValueError: there are no problems, a field is missing, the prompt style or method is unknown, or `results` was
             made with other settings.
     """
-    problems = _with_ids(problems)
+    problems = with_ids(problems)
     solve = _method(method)
     prompts = [_rendered(prompt, p["problem"]) for p in problems]
     if batch_size < 1 or max_new_tokens < 1:
@@ -214,25 +214,6 @@ def evaluate(
             done.update((record["unique_id"], record) for record in new)
             bar.update(len(batch))
     return EvalResult([done[problem["unique_id"]] for problem in problems], seconds, settings)
-
-
-def _with_ids(problems: Sequence[dict]) -> list[dict]:
-    """The problems, checked; one without a `unique_id` is known by its text."""
-    if not problems:
-        raise ValueError("There are no problems to evaluate: give at least one.")
-    for number, problem in enumerate(problems, start=1):
-        if not isinstance(problem, dict):
-            raise ValueError(
-                f"Problem {number} is no dictionary: give one with the fields 'problem' and 'answer'."
-            )
-        for name in ("problem", "answer"):
-            if not isinstance(problem.get(name), str):
-                raise ValueError(f"Problem {number} has no text in the field {name!r}: add it.")
-    named = [{"unique_id": problem["problem"], **problem} for problem in problems]
-    name, count = Counter(problem["unique_id"] for problem in named).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"{count} problems have the unique_id {name!r}: give each its own.")
-    return named
 
 
 def _method(method: str | Method) -> Method:

@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens without the logits of all of them at once. Taught in ch06.
+"""Log-probabilities of given tokens without the logits of all of them at once. Taught in ch06, sections 6.6 and 6.10.
 
 With a large vocabulary the logits are the largest tensor of training: for 8 texts of 512 tokens and 151,936 scores
 each they take 2.5 GB in fp32, and the softmax and the gradient as much again. Here the head and the softmax see a

@@ -1,4 +1,4 @@
-"""Long training runs from the command line. Taught in ch06.
+"""Long training runs from the command line. Taught in ch06, section 6.18.
 
     python -m shared.train grpo --help
     python -m shared.train grpo --model tiny --preset dapo --steps 200 --out runs/dapo

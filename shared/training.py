@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shared import distributed
+from shared.evaluator import evaluate
 from shared.formats.checkpoints import (
     checkpoint_path,
     list_checkpoints,
@@ -225,6 +226,13 @@ class Trainer:
             return self.model
         distributed.copy_weights(self.model, self._replica)
         return self._replica
+
+    def greedy_accuracy(self, problems: list[dict], prompt: str | Callable[[str], str]) -> float:
+        """The share of the problems that the current model answers right; several processes share the work."""
+        mine, settings = list(distributed.my_share(problems)), {"max_new_tokens": self.config.max_new_tokens}
+        model = self.plain_model()
+        correct = evaluate(model, self.tokenizer, mine, prompt=prompt, **settings).correct if mine else 0
+        return distributed.sum_values({"correct": correct})["correct"] / len(problems)
 
     # The loop
 

@@ -258,7 +258,7 @@ def test_to_jsonl_and_back(tmp_path):
 @pytest.mark.parametrize(
     ("problems", "changes", "message"),
     [
-        ([], {}, "no problems to evaluate"),
+        ([], {}, "There are no problems"),
         ([{"problem": "2+2?"}], {}, "Problem 1 has no text in the field 'answer'"),
         ([PROBLEMS[0], {"answer": "4"}], {}, "Problem 2 has no text in the field 'problem'"),
         ([{"problem": "2+2?", "answer": 4}], {}, "Problem 1 has no text in the field 'answer'"),

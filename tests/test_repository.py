@@ -196,3 +196,16 @@ def test_continuous_integration_calls_the_readme_s_command():
     for name in (".ci/run", ".github/workflows/ci.yml", "README.md"):
         assert command in (ROOT / name).read_text(encoding="utf-8")
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
+
+
+def test_continuous_integration_runs_the_notebooks_with_the_oldest_python():
+    """The tests need a newer Python than the course, so the oldest one has a job of its own."""
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    oldest = re.search(
+        r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    )[1]
+    job = workflow.partition("oldest-python:")[2]
+    assert f'python-version: "{oldest}"' in job
+    assert "course.py run" in job
+    for path in sorted((ROOT / "shared").rglob("*.py")):
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=tuple(map(int, oldest.split("."))))

@@ -378,8 +378,9 @@ def test_a_notebook_runs_again_after_any_change(repository, memory, monkeypatch,
 def test_chapter_table_shows_badges_for_existing_notebooks_only(repository):
     table = readme.table(repository)
     assert "colab.research" not in table
-    (repository / PATH).touch()
+    write_notebook(make_notebook([("md", "# Chapter 2: Tokens: an outline\n\nText")]), repository / PATH)
     table = readme.table(repository)
+    assert "| 2 | Tokens: an outline |" in table
     assert table.count(colab_badge(PATH)) == table.count("colab.research.google.com/github") == 1
     assert f"[read]({PATH})" in table
     assert readme.TO_COME in table

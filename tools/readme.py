@@ -7,41 +7,56 @@ import sys
 from pathlib import Path
 
 from course import ROOT
-from tools.cells import colab_badge
+from tools.cells import colab_badge, read_notebook
 
 START, END = "<!-- chapters: written by python -m tools.readme -->", "<!-- end of chapters -->"
-CHAPTERS = (
-    ("ch01", "Understanding reasoning models", "what a reasoning model is, and the plan of the course"),
-    ("ch02", "Generating text with a pre-trained model", "tokens, the generate loop, the KV cache, batches"),
-    ("ch03", "Evaluating a reasoning model", "extracting, normalising and grading answers safely"),
-    ("ch04", "Inference-time scaling", "chain of thought, sampling, self-consistency, best of N"),
-    ("ch05", "Self-refinement", "scoring and revising answers, with the controls that show what helps"),
-    ("ch06", "Reinforcement learning", "GRPO from scratch with verifiable rewards"),
-    ("ch07", "Improving GRPO", "variants of the loss, measured one change at a time"),
-    ("ch08", "Distillation", "learning from a teacher's verified solutions"),
-)
-APPENDICES = (
-    ("A", "A_references.md", "References and further reading"),
-    ("B", "B_solutions_index.md", "Index of the solutions"),
-    ("C", "C_qwen3.ipynb", "The Qwen3 architecture from scratch"),
-    ("D", "D_other_models.ipynb", "Other models"),
-    ("E", "E_batching.ipynb", "Batching"),
-    ("F", "F_evaluation.ipynb", "Ways to evaluate a model"),
-    ("G", "G_chat.ipynb", "A chat interface"),
-    ("H", "H_scaling_out.ipynb", "Scaling out"),
-)
+CHAPTERS = {
+    "ch01": "what a reasoning model is, and the plan of the course",
+    "ch02": "tokens, the generate loop, the KV cache, batches",
+    "ch03": "extracting, normalising and grading answers safely",
+    "ch04": "chain of thought, sampling, self-consistency, best of N",
+    "ch05": "scoring and revising answers, with the controls that show what helps",
+    "ch06": "GRPO from scratch with verifiable rewards",
+    "ch07": "improvements of the loss, measured one change at a time, and a reward that backfires",
+    "ch08": "distillation: learning from a teacher's verified solutions",
+}
+APPENDICES = {
+    "A": "A_references.md",
+    "B": "B_solutions_index.md",
+    "C": "C_qwen3.ipynb",
+    "D": "D_other_models.ipynb",
+    "E": "E_batching.ipynb",
+    "F": "F_evaluation.ipynb",
+    "G": "G_chat.ipynb",
+    "H": "H_scaling_out.ipynb",
+}
 TO_COME = "to come"
 
 
 def table(root: Path = ROOT) -> str:
     """The chapter table in Markdown: a badge for each notebook that exists, 'to come' for the others."""
     rows = ["| | Title | What you build | Notebook | Exercises | Colab |", "|---|---|---|---|---|---|"]
-    rows += [chapter_row(root, *chapter) for chapter in CHAPTERS]
-    rows += [appendix_row(root, *appendix) for appendix in APPENDICES]
+    rows += [chapter_row(root, *chapter) for chapter in CHAPTERS.items()]
+    rows += [appendix_row(root, *appendix) for appendix in APPENDICES.items()]
     return "\n".join(rows)
 
 
-def chapter_row(root: Path, name: str, title: str, content: str) -> str:
+def heading(root: Path, path: str) -> str:
+    """The title of a notebook or Markdown file, without its "Chapter N: "; from the file's name if it is to come.
+
+    A chapter's title stands in the first line of its main notebook, and everything else takes it from there.
+    """
+    file = root / path
+    if not file.exists():
+        return file.stem.removesuffix("_main").partition("_")[2].replace("_", " ").capitalize()
+    text = (
+        read_notebook(file).cells[0].source if file.suffix == ".ipynb" else file.read_text(encoding="utf-8")
+    )
+    first = text.partition("\n")[0].removeprefix("# ")
+    return first.partition(": ")[2] or first
+
+
+def chapter_row(root: Path, name: str, content: str) -> str:
     """One chapter's row."""
     main = f"{name}/{name}_main.ipynb"
     extras = [
@@ -50,15 +65,14 @@ def chapter_row(root: Path, name: str, title: str, content: str) -> str:
     ]
     exercises = ", ".join(link(root, text, path) for text, path in extras if (root / path).exists())
     number = int(name.removeprefix("ch"))
-    return (
-        f"| {number} | {title} | {content} | {link(root, 'read', main)} | {exercises} | {badge(root, main)} |"
-    )
+    read = link(root, "read", main)
+    return f"| {number} | {heading(root, main)} | {content} | {read} | {exercises} | {badge(root, main)} |"
 
 
-def appendix_row(root: Path, letter: str, file: str, title: str) -> str:
+def appendix_row(root: Path, letter: str, file: str) -> str:
     """One appendix's row."""
     path = f"appendix/{file}"
-    return f"| {letter} | {title} | | {link(root, 'read', path)} | | {badge(root, path)} |"
+    return f"| {letter} | {heading(root, path)} | | {link(root, 'read', path)} | | {badge(root, path)} |"
 
 
 def link(root: Path, text: str, path: str) -> str:
@@ -78,24 +92,27 @@ def with_table(text: str, root: Path = ROOT) -> str:
     return f"{before}{START}\n{table(root)}\n{END}{after}"
 
 
+def write_or_check(path: Path, new: str, module: str, description: str | None) -> int:
+    """The command line of a generated text: write it, or with --check only compare. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if it is out of date"
+    )
+    if parser.parse_args().check:
+        current = path.exists() and path.read_text(encoding="utf-8") == new
+        print(
+            f"{path.name} is up to date" if current else f"{path.name} is out of date: run python -m {module}"
+        )
+        return int(not current)
+    path.write_text(new, encoding="utf-8", newline="\n")
+    return 0
+
+
 def main() -> int:
     """Write or check README.md."""
-    parser = argparse.ArgumentParser(prog="python -m tools.readme", description=__doc__)
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 if the table is out of date"
-    )
     readme = ROOT / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    new = with_table(old)
-    if parser.parse_args().check:
-        print(
-            "README.md is up to date"
-            if new == old
-            else "README.md is out of date: run python -m tools.readme"
-        )
-        return int(new != old)
-    readme.write_text(new, encoding="utf-8", newline="\n")
-    return 0
+    new = with_table(readme.read_text(encoding="utf-8"))
+    return write_or_check(readme, new, "tools.readme", __doc__)
 
 
 if __name__ == "__main__":

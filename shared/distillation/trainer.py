@@ -23,7 +23,6 @@ from shared import distributed
 from shared.distillation.config import DistillConfig
 from shared.distillation.examples import SFTExample, sft_prompt
 from shared.distillation.loss import sft_loss, token_divergences
-from shared.evaluator import evaluate
 from shared.generation import generate
 from shared.grpo.loss import aggregate
 from shared.grpo.rollouts import micro_batches
@@ -224,20 +223,15 @@ class DistillationTrainer(Trainer):
 
     def evaluate(self) -> dict[str, float]:
         """The loss on the validation examples and greedy accuracy on the problems, as far as there are any."""
-        config, model, metrics = self.config, self.plain_model(), {}
+        config, metrics = self.config, {}
         if self.validation:
             metrics["eval_loss"] = validation_loss(
-                model, self.validation, self.tokenizer.pad_id, most_tokens=config.micro_batch_tokens,
+                self.plain_model(), self.validation, self.tokenizer.pad_id, most_tokens=config.micro_batch_tokens,
                 precision=config.precision,
             )  # fmt: skip
         if self.problems:
-            mine = list(distributed.my_share(self.problems))
             prompt = partial(sft_prompt, tokenizer=self.tokenizer, prompt_style=config.prompt_style)
-            settings = {"prompt": prompt, "max_new_tokens": config.max_new_tokens}
-            correct = evaluate(model, self.tokenizer, mine, **settings).correct if mine else 0
-            metrics["eval_accuracy"] = distributed.sum_values({"correct": correct})["correct"] / len(
-                self.problems
-            )
+            metrics["eval_accuracy"] = self.greedy_accuracy(self.problems, prompt)
         return metrics
 
     def state(self) -> tuple[dict, dict[str, Tensor]]:

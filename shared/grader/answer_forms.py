@@ -35,10 +35,11 @@ class BaseNumber:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Parts separated by colons, `3:4`; `clock` says that it could as well be a time, `3:45`."""
+    """Parts separated by colons, `3:4`; `clock`: it could as well be a time, `3:45`; `half`: am, pm or not said."""
 
     parts: tuple[sympy.Expr, ...]
     clock: bool
+    half: str = ""
 
 
 @dataclass(frozen=True)

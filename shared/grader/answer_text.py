@@ -78,7 +78,9 @@ def squash(text: str) -> str:
 def plain_words(text: str) -> str:
     """Lower-case words without punctuation, articles or hyphens: the form in which text answers are compared."""
     text = text.replace("does not exist", "DNE")
-    words = re.sub(r"[^\w\s+*/=<>\\%$^-]|(?<=\w)-(?=[^\W\d])|\.", " ", text.casefold()).split()
+    words = re.sub(
+        r"[^\w\s+*/=<>\\%$^-]|(?<=\w)-(?=[^\W\d])|(?<=[^\W\d]) - (?=[^\W\d])|\.", " ", text.casefold()
+    ).split()
     kept = [word for word in words if word not in ("a", "an", "the")]
     return " ".join(kept or words)
 
@@ -141,11 +143,15 @@ def _repeating(match: re.Match) -> str:
 
 
 def _plain_numbers(text: str) -> str:
-    r"""Repeating decimals, `5 million`, `5C2`, `]1,2[` and `U` between intervals, in the parser's spelling."""
+    r"""Repeating decimals (`0.\overline{3}`, `0.333...`), `5 million`, `5C2` and `U` between intervals, as the parser
+    spells them."""
     text = re.sub(r"(\d{0,40})\.(\d{0,40})\\(?:overline|bar|dot|overbar)\s*\{(\d{1,40})\}", _repeating, text)
+    text = re.sub(
+        r"(\d{0,40})\.(\d{0,40}?)(\d{1,6}?)\3{2,40}(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))", _repeating, text
+    )
     text = re.sub(r"(?<=\d)(?:\s*\^\s*\{?\s*|\s*)(?:st|nd|rd|th)(?![A-Za-z])\s*\}?", " ", text)
-    text = re.sub(r"\b([ap])\. ?m\b", r"\1m", text.replace("per cent", "percent"))
-    text = re.sub(r"(?<=[A-Za-z]{2})\.(?=\s|$)", " ", text)
+    text = re.sub(r"(?i)\b([ap])\. ?m\b", r"\1m", text.replace("per cent", "percent"))
+    text = re.sub(r"(?<=[A-Za-z]{2})\.(?=[\s,;]|$)", " ", text)
     text = digits_for_words(text)
     text = re.sub(
         r"^\s*(?:\{\s*\})?[_^]?\{?(\d{1,6})\}?\s*C\s*_?\{?(\d{1,6})\}?\s*$", r"\\binom{\1}{\2}", text

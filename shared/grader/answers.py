@@ -113,8 +113,8 @@ def _read_list(tokens: Sequence[Token]) -> Answer:
     """Items between commas, `and`, `or`; a single item is itself."""
     parts, cuts = _split(tokens, _SEPARATORS)
     items = [item for part in parts if part for item in _spread(_read_item(part))]
-    if not items:
-        raise ParseError("nothing there")
+    if not items or not parts[0]:
+        raise ParseError("nothing there, or nothing before the first comma")
     if len(parts) == 1 and len(items) == 1:
         return items[0]
     kind = "or" if "or" in cuts else "and" if "and" in cuts else "list"
@@ -129,7 +129,7 @@ def _spread(item: Answer) -> tuple[Answer, ...]:
 def _read_item(tokens: Sequence[Token]) -> Answer:
     texts = [token.text for token in tokens]
     whole = _bracketed(tokens)
-    if ("pm" in texts or "mp" in texts) and not (whole and texts[0] == r"\{"):
+    if any(map(_is_sign, tokens)) and not (whole and texts[0] == r"\{"):
         return _read_signs(tokens)
     for reader in (_read_relation, _read_union, _read_bracket, _read_matrix, _read_base_number, _read_ratio):
         answer = reader(tokens)
@@ -144,10 +144,15 @@ def _read_item(tokens: Sequence[Token]) -> Answer:
     return _read_quantity(tokens)
 
 
+def _is_sign(token: Token) -> bool:
+    r"""Whether it is `\pm` or `\mp`, and not the end of `10:30 pm`."""
+    return token.kind == "op" and token.text in ("pm", "mp")
+
+
 def _read_signs(tokens: Sequence[Token]) -> Group:
     r"""Both values of `\pm`. Several `\pm` are independent of each other, unless `\mp` ties them together."""
-    count = sum(token.text == "pm" for token in tokens)
-    tied = any(token.text == "mp" for token in tokens)
+    signs_there = [token.text for token in tokens if _is_sign(token)]
+    count, tied = signs_there.count("pm"), "mp" in signs_there
     if count > 3:
         raise ParseError("more than three plus-minus signs")
     items = []
@@ -155,7 +160,7 @@ def _read_signs(tokens: Sequence[Token]) -> Group:
         signs = iter("-" if pattern >> k & 1 else "+" for k in range(count))
         tied_signs = {"pm": "+-"[pattern & 1], "mp": "-+"[pattern & 1]}
         sign = tied_signs.get if tied else lambda text, signs=signs: next(signs)
-        chosen = [Token("op", sign(token.text)) if token.text in ("pm", "mp") else token for token in tokens]
+        chosen = [Token("op", sign(token.text)) if _is_sign(token) else token for token in tokens]
         items.extend(_spread(_read_item(chosen)))
     return Group("signs", tuple(items))
 
@@ -288,14 +293,15 @@ def _read_base_number(tokens: Sequence[Token]) -> BaseNumber | None:
 
 
 def _read_ratio(tokens: Sequence[Token]) -> Ratio | None:
-    parts, cuts = _split(tokens, (":",))
+    half = tokens[-1].text.casefold() if tokens and tokens[-1].kind == "word" else ""
+    parts, cuts = _split(tokens[:-1] if half in ("am", "pm") else tokens, (":",))
     if not cuts:
         return None
     clock = (
-        len(parts) == 2
-        and re.fullmatch(r"\d{1,2}:[0-5]\d", "".join(token.text for token in tokens)) is not None
+        re.fullmatch(r"\d{1,2}:[0-5]\d(?:[ap]m)?", "".join(token.text for token in tokens).casefold())
+        is not None
     )
-    return Ratio(tuple(ExpressionParser(part).parse() for part in parts), clock)
+    return Ratio(tuple(ExpressionParser(part).parse() for part in parts), clock, half if clock else "")
 
 
 def _read_quantity(tokens: Sequence[Token]) -> Answer:

@@ -5,17 +5,19 @@ Policies, where taste could differ:
 - A missing unit or percent sign is fine (`35`, `35\%`), and so is the value of a percentage (`0.35`, `35\%`);
   units that are there must agree after conversion (`1 m` is `100 cm`, `\$5` is not `5` cents).
 - Tuples are ordered; lists and sets are not. A list keeps its repetitions (`2, 2` is not `2`), a set does
-  not. A tuple is not a list. A column vector is the tuple of its entries, a row is not. `(1, 2)` and `[1, 2]`
-  are never the same.
+  not, nor do alternatives (`1/2 or 0.5` is `1/2`). A tuple is not a list. A column vector is the tuple of its
+  entries, a row is not. `(1, 2)` and `[1, 2]` are never the same.
 - An interval is its inequality, and all spellings of one part of the real line are the same.
 - `x = 5` is `5`, and `y = 2x + 1` is `2x + 1`; `x = 5` is not `y = 5`. Two equations are the same if one is a
   multiple of the other.
 - Numbers in other bases agree in digits and base; a number without base is decimal and never equal to one
   with.
+- A time without a.m. or p.m. is the same time with it.
 - A choice letter is a letter, in any case, whatever text follows it.
 Taught in ch03, section 3.6.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import sympy
@@ -110,6 +112,9 @@ class Comparison:
         if not isinstance(first, Ratio):
             return None
         if isinstance(second, Ratio):
+            if first.half or second.half:  # a time of day
+                same_half = not first.half or not second.half or first.half == second.half
+                return same_half and first.parts == second.parts
             if len(first.parts) != len(second.parts) or (first.clock and second.clock):
                 return first.parts == second.parts
             pairs = zip(first.parts, second.parts, strict=True)
@@ -195,9 +200,17 @@ class Comparison:
             return None
         if isinstance(second, Group):
             return self._two_groups(first, second)
-        if first.ordered or first.kind in ("union", "minus") or len(first.items) != 1:
+        if first.ordered or first.kind in ("union", "minus") or not self._say_the_same(first):
             return False
-        return self.equal(first.items[0], second)
+        return all(self.equal(item, second) for item in first.items)
+
+    def _say_the_same(self, group: Group) -> bool:
+        """Whether a list is one value: it has one item, or several spellings of it, as in `7/20 or 35%`."""
+        if len(group.items) == 1:
+            return True
+        return group.kind == "or" and all(
+            self.equal(*pair) for pair in itertools.combinations(group.items, 2)
+        )
 
     def _two_groups(self, first: Group, second: Group) -> bool:
         if "union" in (first.kind, second.kind) or "minus" in (first.kind, second.kind):
@@ -217,29 +230,51 @@ class Comparison:
                 and ordered.kind in ("()", "tuple", "[]")
                 and self._in_order(values, ordered.items)
             )
-        both_sets = first.kind == second.kind == "set"
-        return self._match(
-            *(self._distinct(group.items) if both_sets else group.items for group in (first, second))
-        )
+        if {first.kind, second.kind} <= {"set", "or"}:
+            return self._match(
+                self._distinct(first.items, second.items), self._distinct(second.items, first.items)
+            )
+        return self._match(first.items, second.items)
 
-    def _distinct(self, items: Sequence[Answer]) -> list[Answer]:
-        kept: list[Answer] = []
-        for item in items:
-            if not any(self.equal(item, other) for other in kept):
-                kept.append(item)
-        return kept
+    def _distinct(self, items: Sequence[Answer], others: Sequence[Answer]) -> list[Answer]:
+        """The items without repetitions: two are one if they are equal, and to the same of all items and others.
+
+        `35%` repeats neither `35` nor `0.35` if both are there, though it is equal to both.
+        """
+        everything = list(dict.fromkeys((*items, *others)))
+        kept: dict[tuple[bool, ...], Answer] = {}
+        for item in dict.fromkeys(items):
+            kept.setdefault(tuple(self.equal(item, other) for other in everything), item)
+        return list(kept.values())
 
     def _match(self, first: Sequence[Answer], second: Sequence[Answer]) -> bool:
-        """Whether the items can be paired off, in any order."""
+        """Whether the items can be paired off, in any order.
+
+        Equality is not transitive (`35%` is `35` and `0.35`), so the first pairing found may block a later item that
+        another pairing leaves room for: this is a matching in a bipartite graph, found along augmenting paths.
+        """
         if len(first) != len(second):
             return False
-        left = list(second)
-        for item in first:
-            place = next((k for k, other in enumerate(left) if self.equal(item, other)), None)
-            if place is None:
-                return False
-            del left[place]
-        return True
+        partners: dict[int, int] = {}
+        return all(self._find_partner(place, first, second, partners, set()) for place in range(len(first)))
+
+    def _find_partner(
+        self,
+        place: int,
+        first: Sequence[Answer],
+        second: Sequence[Answer],
+        partners: dict[int, int],
+        tried: set[int],
+    ) -> bool:
+        """Pair an item of `first` with a free one of `second`, or with one whose own partner finds another."""
+        for other in sorted(range(len(second)), key=partners.__contains__):
+            if other in tried or not self.equal(first[place], second[other]):
+                continue
+            tried.add(other)
+            if other not in partners or self._find_partner(partners[other], first, second, partners, tried):
+                partners[other] = place
+                return True
+        return False
 
     def _in_order(self, first: Sequence[Answer], second: Sequence[Answer]) -> bool:
         return len(first) == len(second) and all(self.equal(a, b) for a, b in zip(first, second, strict=True))

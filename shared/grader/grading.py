@@ -74,6 +74,7 @@ def _last_box(text: str) -> str | None:
             break
         scan_from = found
     scan_from = max(0, scan_from - len(r"\f"))
+    scan_from = len(text[:scan_from].rstrip("\\"))  # not from the middle of the line break in \\\boxed{5}
     start, end = 0, 0
     stack: list[int] = []  # for each open brace: where the content of its box starts, or -1 for a plain brace
     for match in islice(_BOX.finditer(text, scan_from), _MAX_BRACES):

@@ -84,7 +84,7 @@ class ExpressionParser:
         Raises:
             ParseError: they do not make one.
         """
-        value = self.binary(1)
+        value = self.infix()
         if self.position < len(self.tokens):
             raise ParseError(f"unexpected {self.tokens[self.position].text!r}")
         return value
@@ -128,6 +128,13 @@ class ExpressionParser:
             else:
                 self.depth -= 1
                 return left
+
+    def infix(self) -> sympy.Expr:
+        r"""A sum, or one of TeX's two-part forms: `{n \choose k}`, `{a \over b}`."""
+        value = self.binary(1)
+        if self.accept("choose"):
+            return sympy.binomial(value, self.binary(1), evaluate=False)
+        return divide(value, self.binary(1)) if self.accept("over") else value
 
     @staticmethod
     def combine(operator: str, left: sympy.Expr, right: sympy.Expr) -> sympy.Expr:
@@ -214,9 +221,7 @@ class ExpressionParser:
     def group(self, opening: str) -> sympy.Expr:
         """The inside of a bracket; floor and ceiling brackets are functions."""
         bars, self.bars = self.bars, 0
-        value = self.binary(1)
-        if opening == "{" and self.accept("choose"):
-            value = sympy.binomial(value, self.binary(1), evaluate=False)
+        value = self.infix() if opening == "{" else self.binary(1)
         self.expect(_CLOSING[opening])
         self.bars = bars
         wrap = {"lfloor": sympy.floor, "lceil": sympy.ceiling}.get(opening)

@@ -36,7 +36,7 @@ _OPERATORS = {
     "vert": "|", "langle": "langle", "rangle": "rangle", "lfloor": "lfloor", "rfloor": "rfloor",
     "lceil": "lceil", "rceil": "rceil", "setminus": "setminus", "backslash": "setminus",
     "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "colon": ":", "prime": "'",
-    "choose": "choose", "degree": "°", "land": "and", "lor": "or", "wedge": "and", "vee": "or",
+    "choose": "choose", "over": "over", "degree": "°", "land": "and", "lor": "or", "wedge": "and", "vee": "or",
     "lparen": "(", "rparen": ")",
 }  # fmt: skip
 FUNCTIONS = {

@@ -79,7 +79,8 @@ _HEDGE_WORDS = (
     "about approx approximately around roughly nearly almost least most more less fewer greater "
     "larger smaller higher lower than over under up upto not between maybe possibly perhaps probably "
     "either neither nor except if unless ish maximum minimum max below above within almost circa "
-    "estimated or and but any some"
+    "estimated or and but any some "
+    "wrong incorrect false invalid impossible no none never too"
 )
 HEDGES = frozenset(_HEDGE_WORDS.split())
 UNIT_WORDS = (

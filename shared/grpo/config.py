@@ -94,7 +94,7 @@ PRESETS: dict[str, dict] = {
 
 @dataclass(frozen=True)
 class GRPOConfig:
-    """How to train with GRPO. Taught in ch06, section by section in ch07.
+    """How to train with GRPO. Taught in ch06, section 6.12; the switches in ch07, sections 7.3 to 7.12.
 
     The switches of the algorithm; None means what the preset says:
 

@@ -36,7 +36,8 @@ def group_advantages(rewards: Tensor, mode: str = "grpo", weights: Sequence[floa
                                                           arXiv:2601.05242
 
     The advantages of a group sum to 0, and are exactly 0 where its rewards are equal, so that
-    `advantages.any(dim=1)` tells the groups with signal. Taught in ch06; "gdpo" in ch07.
+    `advantages.any(dim=1)` tells the groups with signal. Taught in ch06, sections
+    6.5 and 6.10; "gdpo" in ch07, section 7.7, "dr_grpo" in section 7.9.
 
     Args:
         rewards: (prompts, group), or (prompts, group, rewards) for several; all modes but "gdpo" add those up first.
@@ -99,7 +100,8 @@ def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: st
                     geometric mean of the token ratios                               GSPO, arXiv:2507.18071
 
     The sequence's ratio is the geometric mean because the product of hundreds of ratios over- or underflows and
-    depends on the length. Taught in ch06 (token) and ch07 (sequence). Raises ValueError for another level.
+    depends on the length. Taught in ch06, section 6.10 (token), and ch07, section 7.4
+    (sequence). Raises ValueError for another level.
     """
     log_ratio = (logprobs - old_logprobs).masked_fill(mask == 0, 0.0)
     if level == "sequence":
@@ -115,7 +117,8 @@ def clip_objective(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high
 
     Once a token with A > 0 is likelier than 1 + clip_high times what it was, or one with A < 0 less likely than
     1 - clip_low times, its gradient is 0. On the other side it never is: what went the wrong way is always mended.
-    That is why it is `min` for both signs of A (arXiv:1707.06347, arXiv:2402.03300). Taught in ch07.
+    That is why it is `min` for both signs of A (arXiv:1707.06347, arXiv:2402.03300).
+    Taught in ch07, section 7.3.
 
     Args:
         ratio: (rollouts, length).
@@ -134,7 +137,7 @@ def cispo_objective(
     """CISPO's objective, to be maximised: stop_gradient(clip(r, 1 - clip_low, 1 + clip_high)) A logprob.
 
     The weight is bounded, and the gradient goes through the log-probability, so that no token ever loses its gradient
-    (MiniMax-M1, arXiv:2506.13585). Shapes as in `clip_objective`. Taught in ch07.
+    (MiniMax-M1, arXiv:2506.13585). Shapes as in `clip_objective`. Taught in ch07, section 7.4.
     """
     return ratio.clamp(1 - clip_low, 1 + clip_high).detach() * advantages.reshape(len(ratio), -1) * logprobs
 
@@ -144,7 +147,7 @@ def truncated_weights(old_logprobs: Tensor, sampler_logprobs: Tensor, cap: float
 
     The engine that samples and the one that trains give the same weights slightly different probabilities. The weight
     corrects for it, and the cap bounds its variance (TIS, Yao et al. 2025; Olmo 3, arXiv:2512.13961, cap 2).
-    Taught in ch07.
+    Taught in ch07, section 7.11.
     """
     log_ratio = (old_logprobs - sampler_logprobs).detach()
     return log_ratio.clamp(max=MAX_LOG_RATIO).exp().clamp(max=cap)
@@ -157,7 +160,7 @@ def off_policy_keep(
 
     Dropped are those with A < 0 whose mean over tokens of (sampler_logprob - logprob) is above the threshold: wrong
     answers that the policy would hardly write any more teach it little and destabilise it (off-policy sequence
-    masking, DeepSeek-V3.2, arXiv:2512.02556). Taught in ch07.
+    masking, DeepSeek-V3.2, arXiv:2512.02556). Taught in ch07, section 7.11.
     """
     moved = (sampler_logprobs - logprobs.detach()).masked_fill(mask == 0, 0.0).sum(dim=-1, keepdim=True)
     stale = moved / mask.sum(dim=-1, keepdim=True).clamp(min=1) > threshold
@@ -177,7 +180,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -
         k3    r - 1 - log r       unbiased, never negative, less variance than k1; GRPO's (arXiv:2402.03300)
 
     As a loss, k1 has no pull towards the reference: its gradient is that of logprob, whatever the reference says.
-    Taught in ch07. Raises ValueError for another estimator.
+    Taught in ch07, section 7.5. Raises ValueError for another estimator.
     """
     log_ratio = ref_logprobs - logprobs
     if estimator == "k1":
@@ -213,7 +216,8 @@ def aggregate(
         constant    sum over all tokens / (rollouts x max_length)                     Dr. GRPO, arXiv:2503.20783
 
     In a micro-batch, give the totals of the whole batch (see `batch_totals`): then the results of the micro-batches add
-    up to the whole batch's, however it is cut. Taught in ch06 ("sequence") and ch07.
+    up to the whole batch's, however it is cut. Taught in ch06, section 6.7 ("sequence"), and ch07,
+    section 7.9.
 
     Args:
         values, mask: (rollouts, length); what stands outside the mask does not matter.
@@ -247,7 +251,9 @@ def grpo_loss(
     sampler_logprobs: Tensor | None = None,
     totals: Mapping[str, int] | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss to minimise, -aggregate(weight x objective - kl_coef x KL), and `loss_metrics`. Taught in ch06 and ch07.
+    """The loss to minimise, -aggregate(weight x objective - kl_coef x KL), and `loss_metrics`.
+
+    Taught in ch06, sections 6.7 and 6.10, and ch07.
 
     Args:
         logprobs: (rollouts, length), of the policy; the only ones that get a gradient.
@@ -322,7 +328,7 @@ def kl_term(
 
     Tokens come from the old policy, but KL(policy || reference) is a mean over the policy's own. The ratio corrects for
     that, and since it has a gradient itself, the whole has the KL's true gradient, even with k1 and even where the
-    ratio is 1 (DeepSeek-V3.2, arXiv:2512.02556). Taught in ch07.
+    ratio is 1 (DeepSeek-V3.2, arXiv:2512.02556). Taught in ch07, section 7.5.
     """
     kl = kl_estimate(logprobs, ref_logprobs, config.kl_estimator)
     return kl * policy_ratio(logprobs, old_logprobs, mask) if config.kl_reweighted else kl

@@ -10,7 +10,7 @@ def reward_correct(text: str, problem: dict) -> float:
     r"""1.0 if the last `\boxed{...}` in the text is the problem's `answer` by `grade`, else 0.0.
 
     Without a box there is no reward, even where the right number stands in the text: a reader of the answer could not
-    tell which number is meant. Never raises on any text, and never runs it. Taught in ch06.
+    tell which number is meant. Never raises on any text, and never runs it. Taught in ch06, section 6.4.
     """
     answer = extract_answer(text)
     return float(answer is not None and grade(answer, problem["answer"]))
@@ -21,8 +21,8 @@ def reward_format(text: str, problem: dict) -> float:
 
     Strict: each tag occurs once, nothing but white space stands before the first, the thinking is not empty, and the
     box comes after the thinking. What the thinking is made of does not matter: `a < b` in it is fine. The answer need
-    not be right, so `problem` is not looked at. Never raises on any text. Taught in ch07, after DeepSeek-R1's format
-    reward (arXiv:2501.12948).
+    not be right, so `problem` is not looked at. Never raises on any text. After DeepSeek-R1's format reward
+    (arXiv:2501.12948). Taught in ch07, section 7.6.
     """
     before, _, rest = str(text).partition("<think>")
     thinking, closed, after = rest.partition("</think>")

@@ -1,4 +1,4 @@
-"""Rollouts: what the policy writes for a batch of problems, with its rewards. Taught in ch06.
+"""Rollouts: what the policy writes for a batch of problems, with its rewards. Taught in ch06, sections 6.3 and 6.10.
 
 A group is one problem with several completions. Groups are kept as plain lists, which are easily joined, filtered and
 sent to other processes; the tensors that the loss needs are made from them at the end.

@@ -1,4 +1,4 @@
-"""The GRPO training loop: collect rollouts, score them, update the policy. Taught in ch06; its switches in ch07.
+"""The GRPO training loop: collect rollouts, score them, update the policy. Taught in ch06, sections 6.8 to 6.12.
 
     trainer = GRPOTrainer(model, tokenizer, load_minimath("train"), reward_correct, GRPOConfig(steps=60))
     history = trainer.train()
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from shared import distributed
-from shared.evaluator import evaluate
 from shared.grpo.config import GRPOConfig
 from shared.grpo.loss import batch_totals, group_advantages, grpo_loss
 from shared.grpo.rollouts import (
@@ -260,10 +259,7 @@ class GRPOTrainer(Trainer):
 
     def evaluate(self) -> dict[str, float]:
         """Greedy accuracy on the held-out problems."""
-        problems, model = list(distributed.my_share(self.held_out)), self.plain_model()
-        settings = {"prompt": self.config.prompt_style, "max_new_tokens": self.config.max_new_tokens}
-        correct = evaluate(model, self.tokenizer, problems, **settings).correct if problems else 0
-        return {"eval_accuracy": distributed.sum_values({"correct": correct})["correct"] / len(self.held_out)}
+        return {"eval_accuracy": self.greedy_accuracy(self.held_out, self.config.prompt_style)}
 
     def state(self) -> tuple[dict, dict[str, Tensor]]:
         """The place in the problems and, if it is no longer the first model, the reference."""

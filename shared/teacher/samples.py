@@ -6,14 +6,13 @@ A row has the fields of the public distillation sets, `problem`, `answer` (the g
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from shared.data import unify
+from shared.data import unify, with_ids
 from shared.generation import CUT_SHORT
 from shared.grader.grading import extract_answer, grade
 from shared.jsonl import append_jsonl, read_jsonl
@@ -110,21 +109,9 @@ def chat_question(problem: str, prompt: str | Callable[[str], str]) -> str:
 
 
 def check_problems(problems: Sequence[dict]) -> list[dict]:
-    """The problems with the course's fields; one without a `unique_id` is known by its text, wherever it stands.
-
-    Raises ValueError if there are none, or a field is missing, or two have the same `unique_id`.
-    """
-    if not problems:
-        raise ValueError("There are no problems to ask: give at least one.")
-    named = []
-    for number, problem in enumerate(problems, start=1):
-        if not isinstance(problem, dict):
-            raise ValueError(f"Problem {number} is no dictionary: give one with 'problem' and 'answer'.")
-        named.append(unify({"unique_id": problem.get("problem"), **problem}, f"Problem {number}", number))
-    name, count = Counter(problem["unique_id"] for problem in named).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"{count} problems have the unique_id {name!r}: give each its own.")
-    return named
+    """The problems with the course's fields. Raises ValueError as `with_ids` and `unify` do."""
+    named = with_ids(problems, fields=("problem",))  # the answer may stand in the solution
+    return [unify(problem, f"Problem {number}", number) for number, problem in enumerate(named, start=1)]
 
 
 def check_sampling(num_samples: int, temperature: float) -> None:
