@@ -7,6 +7,7 @@ Taught in ch03, sections 3.10 and 3.11.
 
     python -m shared.ledger                  prints the table
     python -m shared.ledger --as-reference   makes the latest rows of the ledger the reference (for authors)
+    python -m shared.ledger --figures        draws the two figures of the README from the reference (for authors)
 """
 
 import argparse
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from shared.evaluator import EvalResult
 
 REFERENCE = Path(__file__).parent / "assets" / "ledger_reference.jsonl"
+README_FIGURE = Path(__file__).parents[1] / "ch08" / "ledger.png"
 KEY = ("chapter", "method", "model", "dataset")
 
 # --------------------------------------------------------------------------------------------------- statistics
@@ -167,9 +169,10 @@ def _key(row: dict) -> tuple:
 
 
 def _side_by_side() -> list[tuple[dict | None, dict | None]]:
-    """Pairs of the reader's row and the reference row: first what the reader measured, then what is still to come."""
+    """Pairs of the reader's row and the reference row, by chapter; one of the two may be missing."""
     own, reference = ({_key(row): row for row in read_ledger(path)} for path in (None, REFERENCE))
-    return [(own.get(key), reference.get(key)) for key in {**own, **reference}]
+    keys = sorted({**own, **reference}, key=lambda key: key[0])
+    return [(own.get(key), reference.get(key)) for key in keys]
 
 
 def ledger_table() -> str:
@@ -225,26 +228,71 @@ def plot_ledger() -> "Axes":
 
 
 def _label(row: dict) -> str:
-    usual = (row["model"], row["dataset"]) == ("tiny", "minimath-test")
-    return f"{row['chapter']} {row['method']}" + ("" if usual else f" ({row['model']}, {row['dataset']})")
+    where = "" if _is_usual(row) else f" ({row['model']}, {row['dataset']})"
+    return f"{row['chapter']} {row['method']}{where}"
+
+
+def plot_accuracy_against_tokens() -> "Axes":
+    """What accuracy costs: problems solved against tokens generated for one, with 95 % intervals. Taught in ch08.
+
+    Of each measurement of the tiny model on MiniMath the reader's own row counts, else the reference. Labels stand
+    beside the points, colours tell the chapters apart.
+    """
+    from shared.plots import accuracy_against_cost  # here, because training does without matplotlib
+
+    rows = _usual_rows()
+    if not rows:
+        raise ValueError("The ledger has no measurement of the tiny model: run a chapter's notebook first.")
+    points = [
+        (row["chapter"], row["method"], row["tokens_per_problem"], (row["accuracy"], *row["ci95"]))
+        for row in rows
+    ]
+    return accuracy_against_cost(
+        points, title="What accuracy costs", x_label="tokens generated for a problem (logarithmic)"
+    )
+
+
+def _usual_rows() -> list[dict]:
+    rows = (own or reference for own, reference in _side_by_side())
+    return [row for row in rows if _is_usual(row) and row.get("tokens_per_problem")]
+
+
+def _is_usual(row: dict) -> bool:
+    return (row["model"], row["dataset"]) == ("tiny", "minimath-test")
 
 
 def refresh_figure() -> Path:
-    """Draw `ledger.png` beside the ledger anew and return its path, as `python3 course.py run` does at its end."""
+    """Draw `ledger.png` beside the ledger anew and return its path, as `python3 course.py run` does at its end.
+
+    The second figure, `ledger-tokens.png`, stands beside it where the tiny model was measured.
+    """
     path = ledger_path().with_suffix(".png")
+    draw_figures(path)
+    return path
+
+
+def draw_figures(path: Path) -> None:
+    """Draw the two figures of the ledger: accuracies as `path`, and against tokens as NAME-tokens.png."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_ledger().figure.savefig(path)
-    return path
+    if _usual_rows():
+        plot_accuracy_against_tokens().figure.savefig(path.with_stem(f"{path.stem}-tokens"))
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m shared.ledger", description=__doc__.split("\n\n")[0])
     parser.add_argument("--as-reference", action="store_true", help="make the latest rows the reference")
-    if parser.parse_args().as_reference:
+    parser.add_argument("--figures", action="store_true", help="draw the README's figures from the reference")
+    arguments = parser.parse_args()
+    if arguments.as_reference:
         merged = {_key(row): row for row in [*read_ledger(REFERENCE), *read_ledger()]}
         write_jsonl(REFERENCE, sorted(merged.values(), key=lambda row: row["chapter"]))
         print(f"Wrote {len(merged)} rows to {REFERENCE.name}.")
+    if arguments.figures:
+        os.environ["COURSE_LEDGER"] = os.devnull  # no reader's rows
+        draw_figures(README_FIGURE)
+        print(f"Drew {README_FIGURE.name} and its twin.")
     print(ledger_table())
 
 

@@ -121,6 +121,50 @@ def interval_points(
     return axes
 
 
+def accuracy_against_cost(
+    points: Sequence[tuple[str, str, float, tuple[float, float, float]]], *, title: str = "", x_label: str = "cost",
+) -> Axes:  # fmt: skip
+    """Points with intervals over a logarithmic axis of cost, numbered, with the numbers' names beneath.
+
+    A point is (group, name, cost, (value, low, high)), the last three in [0, 1]; a group has one colour and marker.
+    """
+    groups = list(dict.fromkeys(group for group, *_ in points))
+    heights = _apart([(cost, 100 * value) for _, _, cost, (value, _, _) in points])
+    _, axes = new_figure(
+        title, x_label, "problems solved, %", figsize=(7.0, 3.6 + 0.2 * -(-len(points) // 2))
+    )
+    for number, (group, name, cost, (value, low, high)) in enumerate(points, start=1):
+        place = groups.index(group)
+        colour, marker = COLOURS[place % len(COLOURS)], "osD^vX"[place % 6]
+        reach = [[max(0, 100 * (value - low))], [max(0, 100 * (high - value))]]
+        label = f"{number} {group} {name}"
+        axes.errorbar(cost, 100 * value, yerr=reach, fmt=marker, color=colour, capsize=2, label=label)
+        axes.annotate(
+            str(number), (cost, heights[number - 1]), (8, 0), textcoords="offset points", color=colour, fontsize=9,
+            va="center",
+        )  # fmt: skip
+    axes.set(xscale="log", ylim=(0, 100))
+    ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if _between(t, [p[2] for p in points])]
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.minorticks_off()
+    axes.figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5)
+    return axes
+
+
+def _apart(places: Sequence[tuple[float, float]], distance: float = 5.0) -> list[float]:
+    """Heights for the labels of points, so that those of points of similar cost do not cover one another."""
+    heights = [height for _, height in places]
+    order = sorted(range(len(places)), key=lambda i: places[i][1])
+    for position, i in enumerate(order):
+        below = [heights[j] for j in order[:position] if 0.75 < places[i][0] / places[j][0] < 1 / 0.75]
+        heights[i] = max([heights[i], *(height + distance for height in below)])
+    return heights
+
+
+def _between(value: float, values: Sequence[float]) -> bool:
+    return min(values) / 1.5 <= value <= 1.5 * max(values)
+
+
 def panels(count: int, columns: int = 2, height: float = 1.7) -> list[Axes]:
     """`count` small axes in rows of `columns`, each `height` inches high, in the course's style."""
     rows = -(-count // columns)

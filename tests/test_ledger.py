@@ -17,6 +17,7 @@ from shared.ledger import (
     ledger_table,
     mcnemar_p,
     paired_test,
+    plot_accuracy_against_tokens,
     plot_ledger,
     read_ledger,
     refresh_figure,
@@ -185,3 +186,33 @@ def test_the_authors_command_makes_own_rows_the_reference(own, monkeypatch, caps
     ledger.main()
     assert "Wrote 1 rows to reference.jsonl." in capsys.readouterr().out
     assert read_ledger(ledger.REFERENCE) == read_ledger()
+
+
+def test_the_second_figure_shows_accuracy_against_tokens_of_the_usual_model_only(own):
+    append_result(result(20, 40), chapter="ch03", method="direct")
+    append_result(result(30, 40), chapter="ch04", method="vote")
+    append_result(result(9, 40), chapter="ch03", method="direct", model="other")
+    axes = plot_accuracy_against_tokens()
+    labels = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+    assert labels == ["1 ch03 direct", "2 ch04 vote"]
+    assert axes.get_xscale() == "log"
+    [first, second] = [container.lines[0].get_xydata()[0] for container in axes.containers]
+    assert tuple(first) == (10.0, 50.0)
+    assert tuple(second) == (10.0, 75.0)
+    refresh_figure()
+    assert own.with_name("own-tokens.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_measurement_of_the_usual_model_the_second_figure_says_what_to_do(own):
+    append_result(result(9, 40), chapter="ch03", method="direct", model="other")
+    with pytest.raises(ValueError, match="run a chapter's notebook first"):
+        plot_accuracy_against_tokens()
+    refresh_figure()
+    assert not own.with_name("own-tokens.png").exists()
+
+
+def test_rows_of_reader_and_reference_stand_in_the_order_of_the_chapters(own):
+    append_result(result(20, 40), chapter="ch03", method="direct")
+    own.rename(ledger.REFERENCE)
+    append_result(result(30, 40), chapter="ch08", method="distilled")
+    assert ledger_table().index("ch03") < ledger_table().index("ch08")

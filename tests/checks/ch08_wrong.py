@@ -1,0 +1,139 @@
+"""Plausible wrong answers to the exercises of chapter 8."""
+
+import math
+from dataclasses import replace
+
+import torch
+
+from shared.evaluator import extract_answer, grade
+from shared.model import CausalLM
+
+
+# 8.1
+def _statistics(lengths):
+    lengths = sorted(lengths)
+    place = math.ceil(0.95 * len(lengths)) - 1
+    return {
+        "examples": len(lengths), "mean": sum(lengths) / len(lengths), "p95": lengths[place], "longest": lengths[-1],
+    }  # fmt: skip
+
+
+def with_the_prompt(examples):
+    return _statistics([len(e) for e in examples])
+
+
+def without_the_end_token(examples):
+    return _statistics([e.completion_length - 1 for e in examples])
+
+
+def unsorted(examples):
+    lengths = [e.completion_length for e in examples]
+    place = math.ceil(0.95 * len(lengths)) - 1
+    return {**_statistics(lengths), "p95": lengths[place]}
+
+
+# 8.2
+def empty_tags(row, form):
+    thinking, content = row["thinking"].strip(), row["content"].strip()
+    if form == "tags":
+        return f"\n<think>\n{thinking}\n</think>\n\n{content}"
+    return f"\n{thinking}\n\n{content}" if form == "plain" and thinking else f" {content}"
+
+
+def answers_on_a_new_line(row, form):
+    thinking, content = row["thinking"].strip(), row["content"].strip()
+    if form == "answer" or not thinking:
+        return f"\n{content}"
+    return f"\n<think>\n{thinking}\n</think>\n\n{content}" if form == "tags" else f"\n{thinking}\n\n{content}"
+
+
+def keeps_white_space(row, form):
+    if form == "answer" or not row["thinking"]:
+        return f" {row['content']}"
+    thinking, content = row["thinking"], row["content"]
+    return f"\n<think>\n{thinking}\n</think>\n\n{content}" if form == "tags" else f"\n{thinking}\n\n{content}"
+
+
+# 8.3
+def _by_problem(rows, most, keeps):
+    kept, counts = [], {}
+    for row in sorted(rows, key=lambda row: row["tokens"]):
+        if keeps(row) and counts.get(row["problem"], 0) < most:
+            counts[row["problem"]] = counts.get(row["problem"], 0) + 1
+            kept.append(row)
+    return kept
+
+
+def compares_texts(rows, most):
+    return _by_problem(
+        rows, most, lambda r: r["finish_reason"] == "stop" and extract_answer(r["content"]) == r["answer"]
+    )
+
+
+def keeps_unfinished(rows, most):
+    return _by_problem(rows, most, lambda r: grade(extract_answer(r["content"]) or "", r["answer"]))
+
+
+def no_verifier(rows, most):
+    return _by_problem(rows, most, lambda r: r["finish_reason"] == "stop" and "boxed" in r["content"])
+
+
+def first_come(rows, most):
+    kept, counts = [], {}
+    for row in rows:
+        right = row["finish_reason"] == "stop" and grade(extract_answer(row["content"]) or "", row["answer"])
+        if right and counts.get(row["problem"], 0) < most:
+            counts[row["problem"]] = counts.get(row["problem"], 0) + 1
+            kept.append(row)
+    return kept
+
+
+# 8.4
+def _divergence(student, teacher, temperature):
+    ours, theirs = (student / temperature).log_softmax(-1), (teacher.detach() / temperature).log_softmax(-1)
+    return (theirs.exp() * (theirs - ours)).sum(-1)
+
+
+def without_the_factor(student, teacher, mask, temperature):
+    return _divergence(student, teacher, temperature)[mask].mean()
+
+
+def mean_over_all(student, teacher, mask, temperature):
+    return temperature**2 * (_divergence(student, teacher, temperature) * mask).mean()
+
+
+def reverse(student, teacher, mask, temperature):
+    ours, theirs = (student / temperature).log_softmax(-1), (teacher.detach() / temperature).log_softmax(-1)
+    return temperature**2 * (ours.exp() * (ours - theirs)).sum(-1)[mask].mean()
+
+
+def trains_the_teacher(student, teacher, mask, temperature):
+    ours, theirs = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
+    return temperature**2 * (theirs.exp() * (theirs - ours)).sum(-1)[mask].mean()
+
+
+# 8.5
+def first_layers(model, kept):
+    smaller = CausalLM(replace(model.config, num_layers=len(kept)))
+    smaller.load_state_dict(model.state_dict(), strict=False)
+    return smaller
+
+
+def shared_weights(model, kept):
+    smaller = CausalLM(replace(model.config, num_layers=len(kept)))
+    smaller.embedding, smaller.norm, smaller.head = model.embedding, model.norm, model.head
+    smaller.blocks = torch.nn.ModuleList(model.blocks[i] for i in kept)
+    return smaller
+
+
+def untrained(model, kept):
+    return CausalLM(replace(model.config, num_layers=len(kept)))
+
+
+WRONG = {
+    "8.1": [with_the_prompt, without_the_end_token, unsorted],
+    "8.2": [empty_tags, answers_on_a_new_line, keeps_white_space],
+    "8.3": [compares_texts, keeps_unfinished, no_verifier, first_come],
+    "8.4": [without_the_factor, mean_over_all, reverse, trains_the_teacher],
+    "8.5": [first_layers, shared_weights, untrained],
+}
