@@ -24,6 +24,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 NEEDED_GB = 3
 TEXT_SUFFIXES = {".ipynb", ".md", ".toml", ".py", ".yml", ".cff"}
+# Each set-up by the file that pip is given, with all files that decide what it installs.
+SETUPS = {
+    "requirements.txt": ["requirements.txt"],
+    "requirements-chat.txt": ["requirements.txt", "requirements-chat.txt"],
+    "requirements-dev.txt": [
+        "requirements.txt",
+        "requirements-chat.txt",
+        "requirements-dev.txt",
+        "requirements-nodeps.txt",
+    ],
+}
 SKIPPED_FOLDERS = {".git", ".venv", "__pycache__", "node_modules", ".ipynb_checkpoints"}
 REPOSITORY_LINE = re.compile(r'^repository = "([\w.-]+/[\w.-]+)"$', re.MULTILINE)
 
@@ -55,11 +66,13 @@ def requirements_stamp(root, name):
 
 
 def requirement_files(root, name):
-    """The files that belong to one set-up: the tests' set-up contains the notebooks'."""
-    names = ["requirements.txt"]
-    if name == "requirements-dev.txt":
-        names += ["requirements-dev.txt", "requirements-nodeps.txt"]
-    return [root / each for each in names]
+    """The files that belong to one set-up: the tests' set-up contains the others."""
+    return [root / each for each in SETUPS[name]]
+
+
+def contained(name):
+    """The set-ups that one contains, itself included."""
+    return [each for each, files in SETUPS.items() if set(files) <= set(SETUPS[name])]
 
 
 def check_disk(folder):
@@ -116,18 +129,17 @@ def set_up(root, name="requirements.txt"):
     """
     folder = venv_folder(root)
     python = venv_python(folder)
-    stamps = {each: folder / f"course-{each}" for each in {"requirements.txt", name}}
+    stamps = {each: folder / f"course-{each}" for each in contained(name)}
     if python.exists() and read(stamps[name]) == requirements_stamp(root, name):
         return python
     make_venv(folder)
     print("Installing the packages of the course; this takes some minutes the first time", flush=True)
-    files = requirement_files(root, name)
     torch_index = os.environ.get("COURSE_TORCH_INDEX")
     if torch_index:
         pip_install(python, "--index-url", torch_index, torch_requirement(root))
-    pip_install(python, "-r", files[-2] if len(files) > 1 else files[0])
-    if len(files) > 1:
-        pip_install(python, "--no-deps", "-r", files[-1])
+    pip_install(python, "-r", root / name)
+    if "requirements-nodeps.txt" in SETUPS[name]:
+        pip_install(python, "--no-deps", "-r", root / "requirements-nodeps.txt")
     for each, stamp in stamps.items():
         stamp.write_text(requirements_stamp(root, each), encoding="utf-8")
     return python
@@ -181,6 +193,23 @@ def run(root, arguments):
     return subprocess.run(
         [str(python), "-m", "tools.notebooks", "run", *arguments], cwd=root, env=child_environment()
     ).returncode
+
+
+def chat_command(python, arguments=()):
+    """The command line of the chat: a page that Gradio serves, or with --terminal the same in the terminal."""
+    module = "appendix.g_chat_terminal" if "--terminal" in arguments else "appendix.g_chat_app"
+    return [str(python), "-m", module, *(each for each in arguments if each != "--terminal")]
+
+
+def chat(root, arguments):
+    """Chat with a model; further arguments go to the chat, which decides itself what Ctrl-C stops."""
+    python = set_up(root, "requirements.txt" if "--terminal" in arguments else "requirements-chat.txt")
+    process = subprocess.Popen(chat_command(python, arguments), cwd=root, env=child_environment())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def test_arguments(arguments):
@@ -247,6 +276,11 @@ def parser():
         "lab", help="open JupyterLab at the first chapter (further arguments go to JupyterLab)"
     )
     commands.add_parser("run", help="execute notebooks headless: run, run ch02, run ch02/ch02_main.ipynb")
+    commands.add_parser(
+        "chat",
+        add_help=False,
+        help="chat with a model: in the browser, or with --terminal here (chat --help)",
+    )
     commands.add_parser("test", help="run every test (further arguments go to pytest)")
     address = commands.add_parser("repo", help="change the public repository's address in all files")
     address.add_argument("address", metavar="OWNER/NAME")
@@ -260,7 +294,7 @@ def main(arguments=None):
         if rest:
             parser().error("repo takes one argument, OWNER/NAME")
         rest = [parsed.address]
-    action = {"lab": lab, "run": run, "test": test, "repo": repo}[parsed.command]
+    action = {"lab": lab, "run": run, "chat": chat, "test": test, "repo": repo}[parsed.command]
     try:
         return action(ROOT, rest)
     except CourseError as error:

@@ -161,7 +161,12 @@ def read_ledger(path: Path | str | None = None) -> list[dict]:
         if missing:
             raise ValueError(f"Row {number} of {path.name} has no {missing[0]!r}: delete that line.")
         latest[_key(row)] = row
-    return sorted(latest.values(), key=lambda row: row["chapter"])
+    return sorted(latest.values(), key=lambda row: _place(row["chapter"]))
+
+
+def _place(chapter: str) -> tuple[bool, str]:
+    """Chapters first, then appendices."""
+    return chapter.startswith("app"), chapter
 
 
 def _key(row: dict) -> tuple:
@@ -171,7 +176,7 @@ def _key(row: dict) -> tuple:
 def _side_by_side() -> list[tuple[dict | None, dict | None]]:
     """Pairs of the reader's row and the reference row, by chapter; one of the two may be missing."""
     own, reference = ({_key(row): row for row in read_ledger(path)} for path in (None, REFERENCE))
-    keys = sorted({**own, **reference}, key=lambda key: key[0])
+    keys = sorted({**own, **reference}, key=lambda key: _place(key[0]))
     return [(own.get(key), reference.get(key)) for key in keys]
 
 
@@ -287,7 +292,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.as_reference:
         merged = {_key(row): row for row in [*read_ledger(REFERENCE), *read_ledger()]}
-        write_jsonl(REFERENCE, sorted(merged.values(), key=lambda row: row["chapter"]))
+        write_jsonl(REFERENCE, sorted(merged.values(), key=lambda row: _place(row["chapter"])))
         print(f"Wrote {len(merged)} rows to {REFERENCE.name}.")
     if arguments.figures:
         os.environ["COURSE_LEDGER"] = os.devnull  # no reader's rows

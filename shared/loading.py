@@ -6,6 +6,7 @@ import torch
 
 from shared.formats import hub
 from shared.formats.checkpoints import export_hf, save_checkpoint
+from shared.formats.download import download
 from shared.formats.gguf_format import load_gguf
 from shared.formats.weights import load_hf_folder, load_weights_file
 from shared.model import CausalLM
@@ -34,7 +35,8 @@ def load_model(
     Raises:
         ValueError: for an unknown name, a damaged file, or a model that is not supported.
         FileNotFoundError: if a file of the model is missing.
-        ConnectionError: if the model is to come from the hub and that cannot be reached.
+        ConnectionError: if the model is to come from the hub, and that cannot be reached or sends something else.
+        OSError: if the disk is too small for it.
     """
     known = str(name).lower()
     if known in hub.LOCAL_MODELS and device == "auto":
@@ -47,7 +49,7 @@ def load_model(
         return _random_tiny(device, dtype)
     if known in hub.HUB_MODELS:
         packaged = hub.packaged_smollm2() if known == "smollm2-135m" else None
-        return _load_path(packaged or hub.download(hub.HUB_MODELS[known]), device, dtype)
+        return _load_path(packaged or download(hub.HUB_MODELS[known]), device, dtype)
     return _load_path(Path(name).expanduser(), device, dtype)
 
 

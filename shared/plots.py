@@ -1,6 +1,7 @@
 """The course's plots, in one style: legible in a 700-pixel column, safe for colour-blind readers."""
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -151,13 +152,16 @@ def accuracy_against_cost(
     return axes
 
 
-def _apart(places: Sequence[tuple[float, float]], distance: float = 5.0) -> list[float]:
+def _apart(places: Sequence[tuple[float, float]], distance: float = 5.0, top: float = 97.0) -> list[float]:
     """Heights for the labels of points, so that those of points of similar cost do not cover one another."""
     heights = [height for _, height in places]
     order = sorted(range(len(places)), key=lambda i: places[i][1])
-    for position, i in enumerate(order):
-        below = [heights[j] for j in order[:position] if 0.75 < places[i][0] / places[j][0] < 1 / 0.75]
-        heights[i] = max([heights[i], *(height + distance for height in below)])
+    near = [(i, j) for i, j in combinations(order, 2) if 0.75 < places[i][0] / places[j][0] < 1 / 0.75]
+    for _ in range(200):  # neighbours push each other, until all have room below the top
+        for below, above in near:
+            push = max(0.0, distance - heights[above] + heights[below]) / 2
+            heights[below], heights[above] = heights[below] - push, heights[above] + push
+        heights = [min(height, top) for height in heights]
     return heights
 
 

@@ -22,8 +22,8 @@ def repository(tmp_path):
     folder = tmp_path / "a folder with spaces"
     folder.mkdir()
     sample_repository(folder)
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt", "README.md"):
-        shutil.copy(course.ROOT / name, folder / name)
+    for path in (*course.ROOT.glob("requirements*.txt"), course.ROOT / "README.md"):
+        shutil.copy(path, folder / path.name)
     write_notebook(executed_sample(), folder / PATH)
     return folder
 
@@ -58,7 +58,7 @@ def started(folder, *arguments, cwd=None):
 def test_help_names_the_commands_from_any_folder(repository, tmp_path):
     result = started(repository, "--help", cwd=tmp_path)
     assert result.returncode == 0
-    assert all(f"\n    {command} " in result.stdout for command in ("lab", "run", "test", "repo"))
+    assert all(f"\n    {command} " in result.stdout for command in ("lab", "run", "chat", "test", "repo"))
 
 
 def test_a_wrong_command_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 
@@ -201,6 +202,17 @@ def test_the_second_figure_shows_accuracy_against_tokens_of_the_usual_model_only
     assert tuple(second) == (10.0, 75.0)
     refresh_figure()
     assert own.with_name("own-tokens.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_of_crowded_points_stay_inside_the_second_figure_and_apart(own):
+    for correct in (36, 36, 37, 38, 40, 40, 12):
+        append_result(result(correct, 40), chapter="ch08", method=f"method {len(read_ledger())}")
+    axes = plot_accuracy_against_tokens()
+    heights = sorted(label.xy[1] for label in axes.texts)
+    assert len(heights) == 7
+    assert heights[-1] < 98
+    assert heights[0] == pytest.approx(30)
+    assert all(above - below > 4.5 for below, above in itertools.pairwise(heights))
 
 
 def test_without_a_measurement_of_the_usual_model_the_second_figure_says_what_to_do(own):

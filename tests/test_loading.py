@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shared import loading
-from shared.formats import hub
 from shared.formats.hf_format import config_from_hf, config_to_hf
 from shared.formats.weights import build_model, save_weights_file
 from shared.loading import export_hf, load_model
@@ -417,61 +416,6 @@ def test_auto_takes_the_fastest_device(monkeypatch, cuda, mps, chosen):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert loading.choose_device("auto").type == chosen
-
-
-# --- the hub ------------------------------------------------------------------------------------------------
-
-
-def test_hub_that_cannot_be_reached(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ConnectionError, match=r"cannot be reached.*HTTPS_PROXY.*HF_ENDPOINT.*elsewhere"):
-        load_model("qwen3-0.6b-base", device="cpu")
-
-
-def test_hub_model_is_loaded_from_what_was_downloaded(monkeypatch, tmp_path):
-    hf = hf_folder(tmp_path)
-    asked = {}
-
-    def snapshot_download(repo_id, **options):
-        asked.update(options, repo_id=repo_id)
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    assert_same(load_model("Qwen3-0.6B-Base", device="cpu")[0], hf)
-    assert asked["repo_id"] == "Qwen/Qwen3-0.6B-Base"
-    assert set(asked["allow_patterns"]) == {"*.safetensors", "*.json", "*.txt", "*.jinja"}
-
-
-def test_hub_refuses_or_the_disk_is_full(monkeypatch):
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    def fail_with(error):
-        def snapshot_download(*_, **__):
-            raise error
-
-        monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-
-    fail_with(RepositoryNotFoundError.__new__(RepositoryNotFoundError))
-    with pytest.raises(ValueError, match="has no model Qwen/Qwen3-4B that you may read"):
-        load_model("qwen3-4b", device="cpu")
-    fail_with(OSError(28, "No space left on device"))
-    with pytest.raises(OSError, match=r"disk is full.*HF_HOME"):
-        load_model("qwen3-4b", device="cpu")
-
-
-def test_names_of_hub_models():
-    for name in (
-        "qwen3-0.6b-base",
-        "qwen3-0.6b",
-        "qwen3-1.7b-base",
-        "qwen3-1.7b",
-        "qwen3-4b-base",
-        "qwen3-32b",
-    ):
-        assert hub.HUB_MODELS[name].lower() == f"qwen/{name}"
-    assert "qwen3-32b-base" not in hub.HUB_MODELS
-    assert hub.known_models()[:3] == ["tiny", "tiny-random", "tiny-teacher"]
 
 
 def test_the_tiny_model_stays_on_the_processor(monkeypatch):

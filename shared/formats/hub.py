@@ -1,12 +1,8 @@
-"""Models by name: where each is, and how it gets here."""
+"""Models by name, and where each is; how one gets here from the hub stands in `shared.formats.download`."""
 
 import difflib
-import errno
 import importlib.metadata
-import os
 from pathlib import Path
-
-PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
 
 HUB_MODELS = {
     **{
@@ -47,34 +43,3 @@ def packaged_smollm2() -> Path | None:
         return None
     paths = [Path(file.locate()) for file in files if file.suffix == ".gguf"]
     return next((path for path in paths if path.is_file()), None)
-
-
-def download(repo_id: str) -> Path:
-    """The folder of a hub model, downloaded with progress bars unless it is in the cache already.
-
-    Raises ConnectionError if the hub cannot be reached, ValueError if it has no such model.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    # Read here and not by the library, which looks once, when it is first imported.
-    endpoint = os.environ.get("HF_ENDPOINT")
-    try:
-        folder = snapshot_download(
-            repo_id, allow_patterns=PATTERNS, ignore_patterns=["*/*"], endpoint=endpoint
-        )
-    except RepositoryNotFoundError as error:
-        raise ValueError(
-            f"The hub has no model {repo_id} that you may read: check the name, or log in with hf auth login."
-        ) from error
-    except Exception as error:  # whatever the network library of the day raises
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise OSError(
-                errno.ENOSPC,
-                f"The disk is full: free some space, or set HF_HOME to a larger one, for {repo_id}.",
-            ) from error
-        raise ConnectionError(
-            f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy "
-            "(HTTPS_PROXY), set HF_ENDPOINT to a mirror, or download the model elsewhere and give its folder."
-        ) from error
-    return Path(folder)

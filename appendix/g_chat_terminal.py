@@ -1,0 +1,133 @@
+"""The chat of appendix G in the terminal: `python3 course.py chat --terminal`. Taught in appendix G, section G.7.
+
+Ctrl-C stops an answer, /reset forgets the conversation, /quit ends the chat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+
+from shared.chat import ChatSettings, Message, Reply, status_line, stream_reply
+from shared.loading import load_model
+from shared.model import CausalLM
+from shared.tokenizer import Tokenizer
+
+HELP = "Enter sends, Ctrl-C stops an answer, /reset forgets the conversation, /quit ends the chat."
+# A terminal obeys escape sequences, and a model's text is not to command it.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What load_model and stream raise with a sentence for the reader; torch reports a lack of memory as RuntimeError.
+FAILURES = (ValueError, OSError, ImportError, MemoryError, RuntimeError)
+
+
+def chat_parser(**options) -> argparse.ArgumentParser:
+    """The options that the terminal chat and the page have in common; `options` are those of the parser."""
+    defaults = ChatSettings()
+    parser = argparse.ArgumentParser(prog="course.py chat", **options)
+    parser.add_argument("--model", default="tiny", help="a name or path that load_model takes (tiny)")
+    parser.add_argument(
+        "--temperature", type=float, default=defaults.temperature, help="0 is greedy (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=defaults.max_new_tokens,
+        help="the most tokens an answer may have (%(default)s)",
+    )
+    parser.add_argument("--no-thinking", action="store_true", help="Qwen3 answers at once")
+    return parser
+
+
+def settings_from(arguments: argparse.Namespace) -> ChatSettings:
+    """The settings that the options give."""
+    return ChatSettings(
+        temperature=arguments.temperature,
+        max_new_tokens=arguments.max_tokens,
+        thinking=not arguments.no_thinking,
+        seed=getattr(arguments, "seed", None),
+    )
+
+
+def chat(model: CausalLM, tokenizer: Tokenizer, settings: ChatSettings) -> None:
+    """Ask, answer and remember, until /quit or the end of the input."""
+    messages: list[Message] = []
+    print(HELP)
+    while True:
+        try:
+            text = input("\nYou: ").strip()
+        except KeyboardInterrupt:
+            print("\n/quit ends the chat.")
+            continue
+        except EOFError:
+            print()
+            return
+        if text == "/quit":
+            return
+        if text == "/reset":
+            messages.clear()
+            print("The conversation is forgotten.")
+        elif text.startswith("/"):
+            print(HELP)
+        elif text:
+            question = {"role": "user", "content": text}
+            answer = answer_aloud(model, tokenizer, [*messages, question], settings)
+            if answer:
+                messages += [question, {"role": "assistant", "content": answer}]
+
+
+def answer_aloud(
+    model: CausalLM, tokenizer: Tokenizer, messages: Sequence[Message], settings: ChatSettings
+) -> str:
+    """Print the reply while it grows; return the answer without the thinking, as far as it came."""
+    last: Reply | None = None
+    try:
+        for reply in stream_reply(model, tokenizer, messages, settings):
+            show_more(last, reply)
+            last = reply
+    except KeyboardInterrupt:
+        print(" [stopped]", end="")
+    except FAILURES as error:
+        print(error, end="")
+    if last is None:
+        print()
+        return ""
+    print(f"\n[{printable(status_line(last))}]")
+    return last.parts.answer
+
+
+def show_more(last: Reply | None, reply: Reply) -> None:
+    """Print what a reply has more than the one before: the thinking in brackets, then the answer."""
+    thought, said = (last.parts.thinking, last.parts.answer) if last else ("", "")
+    thinking, answer, _ = reply.parts
+    more = ""
+    if len(thinking) > len(thought):
+        more += ("" if thought else "[thinking] ") + thinking[len(thought) :]
+    if len(answer) > len(said):
+        more += ("\n[answer] " if thinking and not said else "") + answer[len(said) :]
+    print(printable(more), end="", flush=True)
+
+
+def printable(text: str) -> str:
+    """The text with a sign in place of every control character but tab and newline."""
+    return CONTROL.sub("\ufffd", text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Load the model and chat; return the exit status."""
+    parser = chat_parser(description="Chat with a model in the terminal.")
+    parser.add_argument("--seed", type=int, help="the same answer to the same conversation every time")
+    parsed = parser.parse_args(arguments)
+    print(f"Loading {parsed.model}", flush=True)
+    try:
+        model, tokenizer = load_model(parsed.model)
+    except FAILURES as error:
+        print(f"course.py: {error}", file=sys.stderr)
+        return 1
+    chat(model, tokenizer, settings_from(parsed))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
