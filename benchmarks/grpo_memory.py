@@ -21,20 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shared.estimates import QWEN3, adapter_count, kv_cache_bytes_per_token, parameter_count
 from shared.logprobs import CHUNK_LOGITS, recomputed_blocks, token_logprobs
 from shared.lora import add_lora
 from shared.model import CausalLM, ModelConfig
 
-QWEN3_06B = ModelConfig(
-    vocab_size=151_936,
-    hidden_size=1024,
-    intermediate_size=3072,
-    num_layers=28,
-    num_heads=16,
-    num_kv_heads=8,
-    head_dim=128,
-    context_length=40_960,
-)
+QWEN3_06B = QWEN3["0.6B"]
 # For the processor: small enough for seconds, with logits that outweigh everything else as in the real one.
 SCALED_DOWN = ModelConfig(
     vocab_size=40_000,
@@ -84,13 +76,7 @@ WAYS = [
 
 def parameters(config: ModelConfig) -> tuple[int, int]:
     """How many weights there are, and how many a LoRA of rank `RANK` trains."""
-    with torch.device("meta"):
-        model = CausalLM(config)
-    linear = [
-        layer for block in model.blocks for layer in block.modules() if isinstance(layer, torch.nn.Linear)
-    ]
-    adapters = sum(RANK * (layer.in_features + layer.out_features) for layer in linear)
-    return sum(p.numel() for p in model.parameters()), adapters
+    return parameter_count(config), adapter_count(config, RANK)
 
 
 def block_bytes(config: ModelConfig, way: Way) -> int:
@@ -123,7 +109,7 @@ def estimate(config: ModelConfig, way: Way, rollouts: int, length: int) -> dict[
         "moments": 8 * trained,
         "blocks": block_bytes(config, way) * tokens * config.num_layers,
         "logits": logits_bytes(config, way, tokens),
-        "cache": 2 * stored * config.num_layers * config.num_kv_heads * config.head_dim * tokens,
+        "cache": tokens * kv_cache_bytes_per_token(config, stored),
     }
     if way.recomputed:
         inputs = (2 if lora else 4) * config.hidden_size * tokens * config.num_layers

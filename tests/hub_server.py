@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -150,6 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
         rest = content[start:]
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        if fault == "slow":
+            time.sleep(0.5)
         sent = rest[: len(rest) // 2] if fault in ("cut", "held") else rest
         self.send(206 if start else 200, sent, **headers | {"Content-Length": str(len(rest))})
         if fault == "held":

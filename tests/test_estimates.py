@@ -9,7 +9,6 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.grpo_memory import QWEN3_06B
 from shared import estimates
 from shared.estimates import CARDS, QWEN3
 from shared.formats.weights import empty_model
@@ -45,7 +44,6 @@ def test_the_qwen3_family_has_the_published_sizes():
     for name, config in QWEN3.items():
         twice = config.vocab_size * config.hidden_size if name in ("0.6B", "1.7B") else 0
         assert estimates.parameter_count(config) + twice == published[name], name
-    assert QWEN3["0.6B"] == QWEN3_06B
 
 
 @pytest.mark.parametrize("config", [SMALL, QWEN3["4B"]], ids=["small", "4B"])

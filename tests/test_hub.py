@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,15 @@ def test_a_part_that_is_too_long_is_no_part(server, files, tmp_path):
     part.parent.mkdir(parents=True)
     part.write_bytes(files[WEIGHTS] + b"more")
     assert_loaded(load())
+    assert server.content("elsewhere") == [None]
+
+
+def test_two_who_want_the_same_model_fetch_it_once(server):
+    """Two notebooks, say: the second waits for the first."""
+    server.faults = [("elsewhere", "slow")]
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(downloads.download, [REPO, REPO]))
+    assert folders[0] == folders[1]
     assert server.content("elsewhere") == [None]
 
 
