@@ -22,6 +22,7 @@ class HubServer(ThreadingHTTPServer):
         faults: pairs of a part of an address and the name of a method of `_Handler` (without `fault_`); each is used
             by the first request whose address holds that part.
         requests: method, path and Range header of all requests that came.
+        keys: path and Authorization header of those that had one.
         gone: whether every connection is closed at once.
         release: ends the wait of requests with the fault "held", which get a half and then nothing.
     """
@@ -34,6 +35,7 @@ class HubServer(ThreadingHTTPServer):
         self.repo_id, self.files = repo_id, files
         self.faults: list[tuple[str, str]] = []
         self.requests: list[tuple[str, str, str | None]] = []
+        self.keys: list[tuple[str, str]] = []
         self.gone = False
         self.release = threading.Event()
         self.lock = threading.Lock()
@@ -90,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         with self.server.lock:
             self.server.requests.append((self.command, path, self.headers["Range"]))
+            if self.headers["Authorization"]:
+                self.server.keys.append((path, self.headers["Authorization"]))
             fault = next((f for f in self.server.faults if f[0] in path and self.command == "GET"), None)
             if fault:
                 self.server.faults.remove(fault)

@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -43,7 +44,8 @@ def server(files, tmp_path, monkeypatch):
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    impatient = SimpleNamespace(**vars(time) | {"sleep": lambda _: None})
+    monkeypatch.setattr("huggingface_hub.file_download.time", impatient)
     monkeypatch.setattr(downloads, "WAITS", (0.0, 0.0, 0.0))
     with HubServer(REPO, dict(files)) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
@@ -257,6 +259,14 @@ def test_a_model_that_is_not_there_or_not_for_all(server, fault):
     with pytest.raises(ValueError, match=rf"no model {REPO} that you may read.*hf auth login"):
         load()
     assert len(server.requests) == 1, "no is no"
+
+
+def test_the_reader_s_key_goes_to_the_hub_and_to_nobody_else(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    load()
+    assert {key for _, key in server.keys} == {"Bearer hf_secret"}
+    assert any("resolve" in path for path, _ in server.keys)
+    assert not any("elsewhere" in path for path, _ in server.keys)
 
 
 # --- no hub at all ------------------------------------------------------------------------------------------
