@@ -8,6 +8,12 @@ long. Both must give the same tokens. Repeats are interleaved, so that a busy ne
 medians, and a ratio is the median of the ratios within the repeats. transformers runs with the threads that torch
 takes by default and again with one, since that may be faster for a small model; ours chooses for itself. At batch 1
 every weight is read once a token: the last column compares that with how fast memory can be read at all.
+
+What limits the tiny model at batch 1 (two AMD EPYC cores of 2024, torch 2.13): the operations of a step, written out
+one after the other with no module around them, take four fifths of the time of our step, and its matrix products alone,
+which read 6.3 MB of weights from the processor's cache, almost a third. Reading the prompt, the output head and the
+choice of the token add a tenth. Without any cost of Python's modules that would be 3.1 times the speed of transformers.
+Ours has 2.6 times, and keeps modules, hooks, checks, and one implementation for every batch.
 """
 
 import argparse

@@ -122,6 +122,8 @@ def shard(model: nn.Module) -> nn.Module:
     device = next(model.parameters()).device.type
     mesh = init_device_mesh(device, (world_size(),))
     units = [*model.blocks, model]
+    for weight in model.parameters():
+        weight.data = weight.data.contiguous()  # no other order in memory can be cut up
     for unit in units:
         fully_shard(unit, mesh=mesh)
         unit.set_gradient_divide_factor(1.0)

@@ -15,6 +15,7 @@ _onednn_linear = (
 )
 WORTH_STARTING = 1_600_000  # multiplications
 READING = 4  # to read the weights takes as long as to multiply them for about so many tokens
+PAGE = 1024  # fp32 numbers in a page of memory
 
 
 class Linear(nn.Linear):
@@ -25,19 +26,32 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply x (..., in_features) to (..., out_features)."""
+        # The same as self.weight and self.bias, which Python would look for elsewhere in vain first.
+        weight, bias = self._parameters["weight"], self._parameters.get("bias")
         tokens = x.numel() // self.in_features
         if (tokens + READING) * self.in_features * self.out_features < WORTH_STARTING or not _can_use_onednn(
             x
         ):
-            return F.linear(x, self.weight, self.bias)
-        return _onednn_linear(x, self.weight, self.bias, "none", [], "")
+            return F.linear(x, weight, bias)
+        return _onednn_linear(x, weight, bias, "none", [], "")
+
+
+def lay_out(model: nn.Module) -> None:
+    """Bring the weights of a model's linear layers into the order in memory that is read fastest; all else stays.
+
+    For fp32 on a processor that is column by column, unless a column is as long as a page of memory: then each step to
+    the next one would leave the page, and row by row is faster.
+    """
+    for layer in model.modules():
+        if isinstance(layer, Linear) and layer.out_features < PAGE and layer.weight.dtype == torch.float32:
+            layer.weight.data = layer.weight.data.t().contiguous().t()
 
 
 def _can_use_onednn(x: Tensor) -> bool:
     return (
         _onednn_linear is not None
         and x.dtype == torch.float32
-        and x.device.type == "cpu"
+        and x.is_cpu
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

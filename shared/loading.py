@@ -9,6 +9,7 @@ from shared.formats.checkpoints import export_hf, save_checkpoint
 from shared.formats.download import download
 from shared.formats.gguf_format import load_gguf
 from shared.formats.weights import load_hf_folder, load_weights_file
+from shared.linear import lay_out
 from shared.model import CausalLM
 from shared.tiny.config import ASSETS, TINY_CONFIG
 from shared.tokenizer import CHATML_TEMPLATE, Tokenizer
@@ -38,19 +39,12 @@ def load_model(
         ConnectionError: if the model is to come from the hub, and that cannot be reached or sends something else.
         OSError: if the disk is too small for it.
     """
-    known = str(name).lower()
-    if known in hub.LOCAL_MODELS and device == "auto":
+    if str(name).lower() in hub.LOCAL_MODELS and device == "auto":
         device = "cpu"  # as fast there, and the outputs in the notebooks are the same everywhere
     device = choose_device(device)
-    dtype = choose_dtype(dtype, device)
-    if known in TINY_FILES:
-        return _load_tiny(TINY_FILES[known], device, dtype)
-    if known == "tiny-random":
-        return _random_tiny(device, dtype)
-    if known in hub.HUB_MODELS:
-        packaged = hub.packaged_smollm2() if known == "smollm2-135m" else None
-        return _load_path(packaged or download(hub.HUB_MODELS[known]), device, dtype)
-    return _load_path(Path(name).expanduser(), device, dtype)
+    model, tokenizer = _load(name, device, choose_dtype(dtype, device))
+    lay_out(model.blocks)  # not the embedding, of which single rows are read
+    return model, tokenizer
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
@@ -73,6 +67,18 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if chosen is None:
         raise ValueError(f"The dtype {dtype} is not known: choose auto or one of {', '.join(DTYPES)}.")
     return chosen
+
+
+def _load(name: str | Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+    known = str(name).lower()
+    if known in TINY_FILES:
+        return _load_tiny(TINY_FILES[known], device, dtype)
+    if known == "tiny-random":
+        return _random_tiny(device, dtype)
+    if known in hub.HUB_MODELS:
+        packaged = hub.packaged_smollm2() if known == "smollm2-135m" else None
+        return _load_path(packaged or download(hub.HUB_MODELS[known]), device, dtype)
+    return _load_path(Path(name).expanduser(), device, dtype)
 
 
 def _load_path(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from shared.grpo import GRPOConfig, GRPOTrainer
+from shared.linear import lay_out
 from shared.loading import load_model
 from shared.model import CausalLM, ModelConfig
 
@@ -20,7 +21,7 @@ DEFAULTS = {
 
 
 def small_policy(seed: int = 0):
-    """A small random model with the tiny model's tokenizer. It seldom ends a text by itself."""
+    """A small random model, laid out as `load_model` does, with the tiny model's tokenizer. It seldom ends a text."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = CausalLM(SMALL)
@@ -28,6 +29,7 @@ def small_policy(seed: int = 0):
             model.embedding.weight.mul_(
                 20
             )  # or all tokens would be equally likely, and no ratio could be wrong
+    lay_out(model.blocks)
     return model.eval(), load_model("tiny-random")[1]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from shared import linear
-from shared.linear import Linear
+from shared.linear import PAGE, Linear, lay_out
 
 SIZES = (512, 640)  # large enough for the fast library even with one token
 
@@ -69,3 +69,26 @@ def test_where_the_fast_library_is_left_out(calls, monkeypatch, case):
         result = layer(x)
         assert torch.equal(result, F.linear(x, layer.weight, layer.bias))
     assert not calls
+
+
+@pytest.mark.parametrize(("rows", "dtype", "by_columns"), [
+    (PAGE - 1, torch.float32, True), (PAGE, torch.float32, False), (PAGE - 1, torch.bfloat16, False),
+])  # fmt: skip
+def test_the_layout_in_memory_changes_no_number(rows, dtype, by_columns):
+    torch.manual_seed(0)
+    layer, x = Linear(24, rows, dtype=dtype), torch.randn(3, 24, dtype=dtype)
+    weight, expected = layer.weight.detach().clone(), layer(x)
+    lay_out(layer)
+    assert torch.equal(layer.weight, weight)
+    assert layer.weight.stride() == ((1, rows) if by_columns else (24, 1))
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_a_layer_of_another_layout_has_the_same_gradients():
+    layer, x = make()
+    layer(x).square().sum().backward()
+    expected, layer.weight.grad = layer.weight.grad, None
+    lay_out(layer)
+    layer(x).square().sum().backward()
+    torch.testing.assert_close(layer.weight.grad, expected, atol=1e-4, rtol=1e-4)
+    assert layer.weight.grad.stride() == layer.weight.stride()

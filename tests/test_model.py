@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -314,6 +316,24 @@ def test_training_works_after_generating():
         model(random_ids(2, 12)).logsumexp(-1).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     assert model.head.weight is model.embedding.weight
+
+
+# --- parts --------------------------------------------------------------------------------------------------
+
+
+def test_a_part_that_is_replaced_or_copied_is_the_one_that_is_used(model):
+    """The parts of a `Layer` are attributes besides being registered: both are always the same ones."""
+    ids, changed = random_ids(1, 6), copy.deepcopy(model)
+    for block in changed.blocks:
+        assert block.attention is dict(block.named_children())["attention"]
+        block.feed_forward = torch.nn.Identity()
+        assert isinstance(dict(block.named_children())["feed_forward"], torch.nn.Identity)
+    assert not torch.allclose(changed(ids), model(ids), atol=1e-2)
+    heard = []
+    with_hook = model.blocks[0].feed_forward.register_forward_hook(lambda *_: heard.append(1))
+    model(ids, model.new_cache())
+    with_hook.remove()
+    assert heard == [1]
 
 
 # --- errors -------------------------------------------------------------------------------------------------

@@ -161,9 +161,17 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put what `pack_optimizer` gave into an optimiser over the same parameters; ignore other tensors."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, value in tensors.items():
         if full_name.startswith("optimizer."):
             _, index, name = full_name.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
+            state.setdefault(int(index), {})[name] = _in_order_of(parameters[int(index)], value)
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def _in_order_of(parameter: Tensor, value: Tensor) -> Tensor:
+    """A moment as the optimiser itself makes it, in its parameter's order in memory; a step number stays as it is."""
+    if value.stride() == parameter.stride() or not value.ndim:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
