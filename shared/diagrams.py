@@ -1,4 +1,4 @@
-"""The drawn figures of ch01: boxes and arrows in the course's style. Taught in ch01, sections 1.4 to 1.9.
+"""The drawn figures of ch01: boxes and arrows in the course's style. Taught in ch01, sections 1.4 to 1.10.
 
 Every figure is 7 inches wide and one unit of its axes is one inch, so that a font size in points says how much room
 a text needs. A text and the box that it must fit share a `gid`; `tests/test_diagrams.py` measures that it does.

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class KVCache:
     """Keys and values of all tokens seen so far, so that each is computed once.
 
-    Storage is allocated ahead and doubled when full, up to what the text needs and never to the context limit. It
-    also remembers which positions are padding, so that left-padded rows stay right in later steps.
+    Storage is allocated ahead and doubled when full; room for a whole context is not taken at the start. It also
+    remembers which positions are padding, so that left-padded rows stay right in later steps.
 
     Args:
         config: shape of the model it serves.

@@ -139,7 +139,7 @@ def append_result(
         "correct": result.correct,
         "accuracy": round(result.accuracy, 6),
         "ci95": [round(low, 6), round(high, 6)],
-        "tokens_per_problem": round(result.tokens / result.n, 2),
+        "tokens_per_problem": round(result.tokens / result.n, 4),
         "seconds": round(result.seconds, 1),
         "seed": result.settings.get("seed"),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),

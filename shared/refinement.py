@@ -53,7 +53,7 @@ def answer_logprob_scorer(model: CausalLM, tokenizer: Tokenizer) -> Scorer:
     It is the mean log-probability of the box with the answer after the direct prompt, so completions that were written
     after different prompts, such as a draft and its revision, are measured alike. Without an answer, or with
     one that is too long for the context, it is minus infinity. The scorer raises ValueError for a prompt that
-    `render_prompt` did not make. Taught in ch05, section 5.10.
+    `render_prompt` did not make. Taught in ch05, section 5.9.
     """
 
     def score(prompt: str, completion: Completion) -> float:
@@ -126,7 +126,8 @@ def self_refine(
         rounds: how often to check and revise; each round starts from what the last one kept. A prompt drops out when
             a greedy check was rejected, since the same would come again, and when draft and check outgrow the context.
         scorer: a revision is kept if its score is above that of what it revises; both are scored as answers to the
-            original prompt. A text without an answer never replaces one that has one. None keeps every revision.
+            original prompt. A text without an answer never replaces one that has one. None keeps every revision. The
+            default accepts nearly every revision (section 5.10); `answer_logprob_scorer(model, tokenizer)` judges.
         temperature: that of the drafts; `check_temperature`: that of the checks; `top_p` serves both.
         max_new_tokens: at most so many tokens for a draft and for each check.
         seed: decides what is drawn, together with the prompt; the same whatever the batch.

@@ -70,9 +70,9 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float =
 def scheduled_rate(
     step: int, *, peak: float, warmup: int = 0, steps: int | None = None, final: float = 0.0
 ) -> float:
-    """The learning rate of a step, counted from 0: linear warm-up to `peak`, then constant.
+    """The learning rate of a step, from 0: linear warm-up to `peak`, then a cosine down to `final` times it.
 
-    With `steps`, a cosine leads down from the end of the warm-up to the share `final` of the peak.
+    The cosine ends at step `steps`; without `steps`, the rate stays at the peak.
     """
     if step < warmup:
         return peak * (step + 1) / warmup

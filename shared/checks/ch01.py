@@ -56,7 +56,7 @@ def check_verifiable(answer):
     return "a known answer can be compared and tests can be run; taste needs people or a model of them"
 
 
-@register("1.5", title="probability of a word", hint="section 1.3: the probabilities of its tokens multiply")
+@register("1.5", title="probability of a word", hint="section 1.8: the probabilities of its tokens multiply")
 def check_word(answer):
     """A product of token probabilities."""
     expect(answer, 0.72, case="the probability of the whole word")

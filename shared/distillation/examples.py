@@ -198,7 +198,7 @@ def build_sft_examples(
         with_thinking: False leaves the row's thinking out.
         think_tags: False writes the thinking without its tags, as plain text before the content.
         max_length: the most tokens of an example, prompt and end token included.
-        only_correct: False keeps wrong solutions and needs no gold answer.
+        only_correct: False keeps wrong solutions, not unfinished ones, and needs no gold answer.
 
     Raises:
         ValueError: a row lacks a field or has none of the right kind, or the prompt style is unknown.
@@ -224,7 +224,7 @@ def _fault(solution: _Solution, only_correct: bool) -> str | None:
     """Why a solution is of no use, or None."""
     if not solution.content:
         return "empty"
-    if only_correct and solution.finish_reason in CUT_SHORT:
+    if solution.finish_reason in CUT_SHORT:
         return "unfinished"
     return "wrong" if only_correct and not solution.is_right() else None
 

@@ -215,6 +215,8 @@ def aggregate(
         token       sum over all tokens / number of tokens in the batch               DAPO, arXiv:2503.14476
         constant    sum over all tokens / (rollouts x max_length)                     Dr. GRPO, arXiv:2503.20783
 
+    (DAPO's formula divides by the tokens of a group; most code, ours too, by those of the batch.)
+
     In a micro-batch, give the totals of the whole batch (see `batch_totals`): then the results of the micro-batches add
     up to the whole batch's, however it is cut. Taught in ch06, section 6.7 ("sequence"), and ch07,
     section 7.9.
@@ -327,19 +329,19 @@ def kl_term(
     """The configuration's KL estimate of each token, (rollouts, length), times the token's ratio if `kl_reweighted`.
 
     Tokens come from the old policy, but KL(policy || reference) is a mean over the policy's own. The ratio corrects for
-    that, and since it has a gradient itself, the whole has the KL's true gradient, even with k1 and even where the
-    ratio is 1 (DeepSeek-V3.2, arXiv:2512.02556). Taught in ch07, section 7.5.
+    that, and since it has a gradient itself, the whole has the KL's true gradient, with k1 or k3 and even where the ratio
+    is 1 (DeepSeek-V3.2, arXiv:2512.02556). k2 has it without the ratio. Taught in ch07, section 7.5.
     """
     kl = kl_estimate(logprobs, ref_logprobs, config.kl_estimator)
     return kl * policy_ratio(logprobs, old_logprobs, mask) if config.kl_reweighted else kl
 
 
 def clip_fractions(ratio: Tensor, advantages: Tensor, config: GRPOConfig) -> dict[str, Tensor]:
-    """Where the clip takes a token's gradient away, as 0 and 1, (rollouts, length) each.
+    """Where PPO's clip takes a token's gradient away, or would, as 0 and 1, (rollouts, length) each.
 
     `clip_low`: ratio < 1 - clip_low and A < 0; `clip_high`: ratio > 1 + clip_high and A > 0. A ratio out of bounds on
-    the other side keeps its gradient, so it does not count. CISPO caps the weight whatever the sign of A, but is
-    counted in the same way, as in TRL.
+    the other side keeps its gradient, so it does not count. CISPO caps the weight whatever the sign of A, and the plain
+    objective nothing; both are counted in the same way, as in TRL.
     """
     advantages = advantages.reshape(len(ratio), -1)
     low = (ratio < 1 - config.clip_low) & (advantages < 0)
