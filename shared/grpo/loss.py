@@ -329,8 +329,8 @@ def kl_term(
     """The configuration's KL estimate of each token, (rollouts, length), times the token's ratio if `kl_reweighted`.
 
     Tokens come from the old policy, but KL(policy || reference) is a mean over the policy's own. The ratio corrects for
-    that, and since it has a gradient itself, the whole has the KL's true gradient, with k1 or k3 and even where the ratio
-    is 1 (DeepSeek-V3.2, arXiv:2512.02556). k2 has it without the ratio. Taught in ch07, section 7.5.
+    that, and since it has a gradient itself, the whole has the KL's true gradient, with k1 or k3 and even where the
+    ratio is 1 (DeepSeek-V3.2, arXiv:2512.02556). k2 has it without the ratio. Taught in ch07, section 7.5.
     """
     kl = kl_estimate(logprobs, ref_logprobs, config.kl_estimator)
     return kl * policy_ratio(logprobs, old_logprobs, mask) if config.kl_reweighted else kl
