@@ -518,10 +518,11 @@ def test_killed_and_resumed(server, tmp_path, capfd):
         process.kill()
         process.wait()
     assert server.served.total() == 6
-    assert len(read_jsonl(path)) == 6
+    written = [path, tmp_path / "data.rejected.jsonl"]  # a quick worker may have come to the wrong answer
+    assert sum(len(read_jsonl(file)) for file in written if file.exists()) == 6
     server.answers_left = 99
     assert main(command) == 0
-    rows = read_jsonl(path) + read_jsonl(tmp_path / "data.rejected.jsonl")
+    rows = [row for file in written for row in read_jsonl(file)]
     assert keys(rows) == all_keys(8, 2)
     assert set(server.served.values()) == {2}
     assert len(server.requests) == 16 + 2
