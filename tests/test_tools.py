@@ -28,7 +28,7 @@ from tools.cells import (
     setup_cell,
     write_notebook,
 )
-from tools.execute import NotebookError, clean, execute_all
+from tools.execute import NotebookError, clean, execute_all, kernel_environment
 from tools.links import addresses
 from tools.notebooks import chosen
 from tools.structure import notebook_problems
@@ -117,6 +117,27 @@ def test_a_failing_cell_is_named_and_the_file_stays(repository):
     with pytest.raises(NotebookError, match="code cell 2 failed with ZeroDivisionError: division by zero"):
         execute_all([path])
     assert path.read_bytes() == before
+
+
+def test_two_at_a_time_and_a_failure_leaves_the_others_written(repository, tmp_path):
+    """The slow first and the quick second run side by side; the third, which fails, is named and not written."""
+    sources = {"a": "import time; time.sleep(1); print(1)", "b": "print(2)", "c": "1 / 0"}
+    paths = [repository / f"{name}.ipynb" for name in sources]
+    for path, source in zip(paths, sources.values(), strict=True):
+        write_notebook(make_notebook([("code", source)]), path)
+    with pytest.raises(NotebookError, match=r"c\.ipynb: code cell 1 failed with ZeroDivisionError"):
+        execute_all(paths, tmp_path / "results", jobs=2)
+    written = {path.stem: code_cells(read_notebook(path))[0] for path in (tmp_path / "results").iterdir()}
+    assert {name: cell.outputs[0].text for name, cell in written.items()} == {"a": "1\n", "b": "2\n"}
+
+
+def test_kernels_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert "OMP_NUM_THREADS" not in kernel_environment()
+    assert kernel_environment(2)["OMP_NUM_THREADS"] == "4"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert kernel_environment(2)["OMP_NUM_THREADS"] == "1"
 
 
 def test_clean_drops_widgets_and_machine_metadata():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
@@ -22,34 +23,52 @@ class NotebookError(Exception):
     """A cell failed; the message names notebook, cell and cause."""
 
 
-def kernel_environment() -> dict[str, str]:
-    """Environment of the kernels: progress bars off, because their times differ from run to run."""
-    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1"}
+def kernel_environment(jobs: int = 1) -> dict[str, str]:
+    """Environment of the kernels: progress bars off, because their times differ from run to run.
+
+    Several at a time share the processor's cores, unless OMP_NUM_THREADS says otherwise.
+    """
+    shared = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} if jobs > 1 else {}
+    return {**shared, **os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1"}
 
 
-def execute_all(paths: Sequence[Path], destination: Path | None = None) -> None:
-    """Execute notebooks in order with one progress bar over all their code cells.
+def execute_all(paths: Sequence[Path], destination: Path | None = None, jobs: int = 1) -> None:
+    """Execute notebooks, begun in order and `jobs` at a time, with one progress bar over all their code cells.
 
     Each runs with its own folder as working folder and is written back, or into `destination` if that is
-    given. Raises NotebookError at the first cell that fails; what ran before stays written.
+    given. Raises NotebookError when a cell fails; what ran before, or is running beside it, is written.
     """
     notebooks = [read_notebook(path) for path in paths]
     total = sum(len(code_cells(notebook)) for notebook in notebooks)
-    with tqdm(total=total, unit="cell", file=sys.stderr, dynamic_ncols=True) as bar:
-        for path, notebook in zip(paths, notebooks, strict=True):
-            bar.set_description(path.name)
-            execute(notebook, path, bar)
-            target = path if destination is None else destination / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_notebook(clean(notebook), target)
+
+    def work(path: Path, notebook: nbformat.NotebookNode) -> None:
+        bar.set_description(path.name)
+        execute(notebook, path, bar, kernel_environment(jobs))
+        target = path if destination is None else destination / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_notebook(clean(notebook), target)
+
+    with (
+        tqdm(total=total, unit="cell", file=sys.stderr, dynamic_ncols=True) as bar,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        running = [pool.submit(work, *pair) for pair in zip(paths, notebooks, strict=True)]
+        try:
+            for done in as_completed(running):
+                done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def execute(notebook: nbformat.NotebookNode, path: Path, bar: tqdm) -> None:
+def execute(
+    notebook: nbformat.NotebookNode, path: Path, bar: tqdm, environment: dict[str, str] | None = None
+) -> None:
     """Execute one notebook in place in memory; `bar` moves by one a code cell."""
 
     def advance(cell: nbformat.NotebookNode, cell_index: int, **_: object) -> None:
         if cell.cell_type == "code":
-            bar.update()
+            with bar.get_lock():
+                bar.update()
 
     client = NotebookClient(
         notebook,
@@ -60,7 +79,7 @@ def execute(notebook: nbformat.NotebookNode, path: Path, bar: tqdm) -> None:
         coalesce_streams=True,
     )
     try:
-        client.execute(env=kernel_environment())
+        client.execute(env=environment or kernel_environment())
     except CellExecutionError as error:
         raise NotebookError(
             f"{path}: {failed_cell(notebook)} failed with {error.ename}: {error.evalue}"

@@ -58,9 +58,11 @@ def refresh_ledger() -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Execute notebooks for a reader, into results/; the course's own files stay as they are."""
+    if arguments.jobs < 1:
+        raise NotebookError(f"--jobs is {arguments.jobs}: give at least 1.")
     paths = chosen(arguments.notebooks)
     destination = None if arguments.in_place else RESULTS
-    execute_all(paths, destination)
+    execute_all(paths, destination, arguments.jobs)
     refresh_ledger()
     where = "in place" if destination is None else f"to {destination.name}/"
     print(f"{len(paths)} notebook{'s' * (len(paths) != 1)} executed, written {where}")
@@ -110,6 +112,12 @@ def parser() -> argparse.ArgumentParser:
         if name == "run":
             command.add_argument(
                 "--in-place", action="store_true", help="write the outputs into the notebooks"
+            )
+            command.add_argument(
+                "--jobs",
+                type=int,
+                default=2,
+                help="how many at a time, begun in order (default 2); 1 for timings that nothing disturbs",
             )
         if name == "sync":
             command.add_argument(
