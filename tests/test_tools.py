@@ -6,8 +6,10 @@ import ast
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import nbformat
@@ -129,6 +131,22 @@ def test_two_at_a_time_and_a_failure_leaves_the_others_written(repository, tmp_p
         execute_all(paths, tmp_path / "results", jobs=2)
     written = {path.stem: code_cells(read_notebook(path))[0] for path in (tmp_path / "results").iterdir()}
     assert {name: cell.outputs[0].text for name, cell in written.items()} == {"a": "1\n", "b": "2\n"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone there")
+def test_interrupted_in_words_and_soon(root, tmp_path):
+    slow, touched = tmp_path / "slow.ipynb", tmp_path / "begun"
+    write_notebook(make_notebook([("code", f"open({str(touched)!r}, 'w'); import time; time.sleep(300)")]), slow)
+    command = [sys.executable, "-m", "tools.notebooks", "execute", str(slow)]
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not touched.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("tools.notebooks: stopped")
+    assert "Traceback" not in said
 
 
 def test_kernels_share_the_cores(monkeypatch):

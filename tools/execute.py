@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -40,10 +41,12 @@ def execute_all(paths: Sequence[Path], destination: Path | None = None, jobs: in
     """
     notebooks = [read_notebook(path) for path in paths]
     total = sum(len(code_cells(notebook)) for notebook in notebooks)
+    clients: list[NotebookClient] = []
 
     def work(path: Path, notebook: nbformat.NotebookNode) -> None:
         bar.set_description(path.name)
-        execute(notebook, path, bar, kernel_environment(jobs))
+        clients.append(client_for(notebook, path, bar))
+        execute(clients[-1], path, kernel_environment(jobs))
         target = path if destination is None else destination / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         write_notebook(clean(notebook), target)
@@ -56,21 +59,22 @@ def execute_all(paths: Sequence[Path], destination: Path | None = None, jobs: in
         try:
             for done in as_completed(running):
                 done.result()
+        except KeyboardInterrupt:
+            interrupt(clients)
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def execute(
-    notebook: nbformat.NotebookNode, path: Path, bar: tqdm, environment: dict[str, str] | None = None
-) -> None:
-    """Execute one notebook in place in memory; `bar` moves by one a code cell."""
+def client_for(notebook: nbformat.NotebookNode, path: Path, bar: tqdm) -> NotebookClient:
+    """What runs a notebook in memory; `bar` moves by one a code cell."""
 
     def advance(cell: nbformat.NotebookNode, cell_index: int, **_: object) -> None:
         if cell.cell_type == "code":
             with bar.get_lock():
                 bar.update()
 
-    client = NotebookClient(
+    return NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
@@ -78,11 +82,15 @@ def execute(
         on_cell_complete=advance,
         coalesce_streams=True,
     )
+
+
+def execute(client: NotebookClient, path: Path, environment: dict[str, str]) -> None:
+    """Run the client's notebook. Raises NotebookError if a cell fails."""
     try:
-        client.execute(env=environment or kernel_environment())
+        client.execute(env=environment)
     except CellExecutionError as error:
         raise NotebookError(
-            f"{path}: {failed_cell(notebook)} failed with {error.ename}: {error.evalue}"
+            f"{path}: {failed_cell(client.nb)} failed with {error.ename}: {error.evalue}"
         ) from error
     except CellTimeoutError as error:
         raise NotebookError(
@@ -92,6 +100,13 @@ def execute(
         raise NotebookError(
             f"{path}: the kernel died, most likely for lack of memory: close other programs."
         ) from error
+
+
+def interrupt(clients: Sequence[NotebookClient]) -> None:
+    """Interrupt the cells that run: kernels are in process groups of their own, where no Ctrl-C arrives."""
+    for client in clients:
+        if client.km is not None and client.km.has_kernel:
+            asyncio.run(client.km.interrupt_kernel())
 
 
 def failed_cell(notebook: nbformat.NotebookNode) -> str:

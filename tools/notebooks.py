@@ -134,6 +134,9 @@ def main() -> int:
     except NotebookError as error:
         print(f"tools.notebooks: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("tools.notebooks: stopped; the notebooks that were finished are written.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
