@@ -122,8 +122,13 @@ def test_a_failing_cell_is_named_and_the_file_stays(repository):
 
 
 def test_two_at_a_time_and_a_failure_leaves_the_others_written(repository, tmp_path):
-    """The slow first and the quick second run side by side; the third, which fails, is named and not written."""
-    sources = {"a": "import time; time.sleep(1); print(1)", "b": "print(2)", "c": "1 / 0"}
+    """The third, which fails, is named; the fourth is stopped then, and neither is written."""
+    sources = {
+        "a": "import time; time.sleep(1); print(1)",
+        "b": "print(2)",
+        "c": "import time; time.sleep(5); 1 / 0",
+        "d": "import time; time.sleep(300)",
+    }
     paths = [repository / f"{name}.ipynb" for name in sources]
     for path, source in zip(paths, sources.values(), strict=True):
         write_notebook(make_notebook([("code", source)]), path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -37,7 +38,7 @@ def execute_all(paths: Sequence[Path], destination: Path | None = None, jobs: in
     """Execute notebooks, begun in order and `jobs` at a time, with one progress bar over all their code cells.
 
     Each runs with its own folder as working folder and is written back, or into `destination` if that is
-    given. Raises NotebookError when a cell fails; what ran before, or is running beside it, is written.
+    given. Raises NotebookError at the first cell that fails; what was finished by then is written.
     """
     notebooks = [read_notebook(path) for path in paths]
     total = sum(len(code_cells(notebook)) for notebook in notebooks)
@@ -59,11 +60,12 @@ def execute_all(paths: Sequence[Path], destination: Path | None = None, jobs: in
         try:
             for done in as_completed(running):
                 done.result()
-        except KeyboardInterrupt:
-            interrupt(clients)
+        except BaseException:  # a cell that failed, or Ctrl-C
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in running):
+                interrupt(clients)
+                time.sleep(0.5)
             raise
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def client_for(notebook: nbformat.NotebookNode, path: Path, bar: tqdm) -> NotebookClient:
@@ -103,7 +105,7 @@ def execute(client: NotebookClient, path: Path, environment: dict[str, str]) -> 
 
 
 def interrupt(clients: Sequence[NotebookClient]) -> None:
-    """Interrupt the cells that run: kernels are in process groups of their own, where no Ctrl-C arrives."""
+    """Interrupt the cells that run. Kernels are in process groups of their own, where no Ctrl-C arrives."""
     for client in clients:
         if client.km is not None and client.km.has_kernel:
             asyncio.run(client.km.interrupt_kernel())
