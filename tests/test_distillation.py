@@ -186,8 +186,10 @@ def test_over_long_examples_are_dropped_and_never_cut(max_length):
 
 
 def test_wrong_solutions_stay_if_asked_for():
-    wrong = row(correct=False, content="It is \\boxed{6}.", finish_reason="length")
+    wrong = row(correct=False, content="It is \\boxed{6}.")
     assert len(build(wrong, only_correct=False)) == 1
+    unfinished = build(wrong | {"finish_reason": "length"}, only_correct=False)
+    assert (len(unfinished), dict(unfinished.dropped)) == (0, {"unfinished": 1}), "it would be taught to end there"
     assert len(build({"problem": "P", "content": "no box"}, only_correct=False)) == 1
 
 
