@@ -9,11 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import nbformat
 import pytest
+from browser import wait_for
 from nbformat.v4 import new_output
 from samples import DOUBLE, PATH, executed_sample, sample_cells, sample_repository
 
@@ -144,11 +144,12 @@ def test_interrupted_in_words_and_soon(root, tmp_path):
     write_notebook(make_notebook([("code", f"open({str(touched)!r}, 'w'); import time; time.sleep(300)")]), slow)
     command = [sys.executable, "-m", "tools.notebooks", "execute", str(slow)]
     process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not touched.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    try:
+        wait_for(touched.exists, 60, "the cell to begin")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert said.splitlines()[-1].startswith("tools.notebooks: stopped")
     assert "Traceback" not in said
