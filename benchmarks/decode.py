@@ -32,6 +32,7 @@ import torch
 from tqdm import tqdm
 
 from shared import export_hf, generate, load_minimath, load_model, render_prompt
+from shared.machine import processor_name
 from shared.model import CausalLM
 from shared.tokenizer import Tokenizer
 
@@ -172,15 +173,8 @@ def check_equal(outputs: dict[str, list[list[int]]], name: str, batch: int) -> N
 
 def machine() -> str:
     """Processor, threads and versions."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next(
-            (line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line),
-            cpu,
-        )
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-    return f"{cpu}, {torch.get_num_threads()} threads, Python {platform.python_version()}, {packages}"
+    return f"{processor_name()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, {packages}"
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.grader_peers import GRADERS, KillableGrader
+from shared.machine import processor_name
 
 DATA = Path(__file__).parent / "data"
 LIMIT = 2.0  # seconds before a call counts as a hang
@@ -102,21 +103,6 @@ def kinds_table(results: list[tuple[dict[str, Any], bool | str, float]]) -> str:
     return "\n".join(f"{kind:26}{sum(right):4} of {len(right)}" for kind, right in sorted(kinds.items()))
 
 
-def processor() -> str:
-    """The name of this machine's processor, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [
-            line.partition(":")[2].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main() -> None:
     """Run the comparison and print the tables."""
     parser = argparse.ArgumentParser(description="Compare our grader with two peers.")
@@ -132,7 +118,7 @@ def main() -> None:
         grader.close()
     versions = ", ".join(f"{package} {version(package)}" for package in ("sympy", "mpmath", "math-verify"))
     print(
-        f"{processor()}, {platform.system()}, Python {platform.python_version()}, {versions}; "
+        f"{processor_name()}, {platform.system()}, Python {platform.python_version()}, {versions}; "
         f"a hang is more than {LIMIT:g} s"
     )
     print(

@@ -1,18 +1,27 @@
 """A linear layer that is fast on any processor. Taught in appendix C.
 
-For fp32, torch multiplies matrices with the library MKL, which on AMD processors uses half of what they can do. The
-library oneDNN, which torch ships too and takes for bf16, is about twice as fast there, and no slower on others. But it
-takes some ten microseconds to start a product, as long as a small one lasts.
+For fp32, torch multiplies matrices with Intel's library MKL, which on AMD processors uses half of what they can do. The
+library oneDNN, which torch ships too and takes for bf16, is about twice as fast there. But it takes some ten
+microseconds to start a product, as long as a small one lasts; and on Intel's processors MKL is the faster one.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# The operation behind `torch.compile`d linear layers; builds of torch without oneDNN lack it.
-_onednn_linear = (
-    getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-)
+from shared.machine import processor_name
+
+
+def _find_onednn() -> Callable[..., Tensor] | None:
+    """The operation behind `torch.compile`d linear layers, where it exists and is faster than the usual one."""
+    if "Intel" in processor_name() or not torch.backends.mkldnn.is_available():
+        return None
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+_onednn_linear = _find_onednn()
 WORTH_STARTING = 1_600_000  # multiplications
 READING = 4  # to read the weights takes as long as to multiply them for about so many tokens
 PAGE = 1024  # fp32 numbers in a page of memory
