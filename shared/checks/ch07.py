@@ -54,14 +54,14 @@ def check_k3_mean(k3_mean):
     """One token by hand, padding that is not finite, an average over tokens, and the exact KL."""
     policy, reference = torch.tensor([[0.2]]).log(), torch.tensor([[0.6]]).log()
     expect(
-        float(k3_mean(policy, reference, torch.ones(1, 1))),
+        float(k3_mean(policy, reference, torch.tensor([[True]]))),
         2 - math.log(3),
         case="0.2 against 0.6",
         tolerance=1e-4,
     )
     policy = torch.tensor([[0.2, 0.5, 0.0], [0.5, 0.5, 0.9]]).log()
     reference = torch.tensor([[0.6, 0.5, 0.1], [0.5, 0.25, 0.9]]).log()
-    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    mask = torch.tensor([[True, True, False], [True, True, True]])
     mean = (2 - math.log(3) + math.log(2) - 0.5) / 5
     got = float(k3_mean(policy, reference, mask))
     expect(got, mean, case="two rollouts of two and three tokens and one of padding", tolerance=1e-4)
@@ -70,9 +70,9 @@ def check_k3_mean(k3_mean):
 
 
 def _expect_gradient(k3_mean):
-    """At the reference the gradient is 0; away from it, it is 1 - exp(x)."""
-    policy = torch.tensor([[0.2, 0.5]]).log().requires_grad_()
-    value = k3_mean(policy, torch.tensor([[0.6, 0.5]]).log(), torch.ones(1, 2))
+    """At the reference the gradient is 0; away from it, it is 1 - exp(x); outside the mask it is 0, and not NaN."""
+    policy = torch.tensor([[0.2, 0.5, 0.0]]).log().requires_grad_()
+    value = k3_mean(policy, torch.tensor([[0.6, 0.5, 0.1]]).log(), torch.tensor([[True, True, False]]))
     if not (isinstance(value, torch.Tensor) and value.requires_grad):
         raise Mismatch(
             "a tensor through which the gradient flows", value, "log-probabilities with a gradient"
@@ -80,8 +80,8 @@ def _expect_gradient(k3_mean):
     (slope,) = torch.autograd.grad(value, policy)
     expect(
         slope,
-        torch.tensor([[-1.0, 0.0]]),
-        case="the gradient of 0.2 against 0.6 and 0.5 against 0.5",
+        torch.tensor([[-1.0, 0.0, 0.0]]),
+        case="the gradient of 0.2 against 0.6, 0.5 against 0.5, and padding of log-probability minus infinity",
         tolerance=1e-4,
     )
 

@@ -87,8 +87,8 @@ class GRPOTrainer(Trainer):
         history: a dict of metrics for every step: `reward_mean`, `reward_std`, `reward/NAME`, `no_signal` (share of
             groups in which no rollout is better than another), `length_mean`, `length_max`, `truncated` (share without
             an end token), `advantage_mean`, `advantage_std`, `advantage_max`; of the rollouts that the gradient came
-            from `entropy` (nats a token), `ratio`, `clip_low`, `clip_high`, `kl_old`, `kl_ref` as `grpo_loss` defines
-            them; `loss`, `grad_norm` (before clipping), `learning_rate`, `tokens_per_second` (sampled), `seconds`,
+            from `entropy` (nats a token), `weight`, `ratio`, `clip_low`, `clip_high`, `kl_old`, `kl_ref` as
+            `grpo_loss` defines them; `loss`, `grad_norm` (before clipping), `learning_rate`, `tokens_per_second` (sampled), `seconds`,
             `skipped` (steps without an update because of numbers that were not finite, so far), and `eval_accuracy`.
     """
 
