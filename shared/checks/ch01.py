@@ -5,10 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from shared.checks import expect, register
+from shared.checks import Mismatch, expect, register
 
-ORDER_OF_STAGES = "cadb"
+ORDER_OF_STAGES = "cdab"
 EXTRA_OPERATIONS = (96 - 12) * 2 * 600_000_000
+
+
+def expect_right(answer: Any, right: Any, case: str, tolerance: float = 1e-6) -> None:
+    """As `expect`, without giving the right answer away."""
+    try:
+        expect(answer, right, case, tolerance)
+    except Mismatch as mismatch:
+        raise Mismatch("another answer", mismatch.got, mismatch.case) from None
 
 
 def letters(answer: Any) -> str:
@@ -28,7 +36,7 @@ def word(answer: Any) -> str:
 )
 def check_meaning(answer):
     """The definition of section 1.1."""
-    expect(letters(answer), "c", case="what makes a model a reasoning model in this course")
+    expect_right(letters(answer), "c", case="what makes a model a reasoning model in this course")
     return "it writes intermediate steps before the answer; size, facts or politeness do not make one"
 
 
@@ -38,35 +46,35 @@ def check_meaning(answer):
 def check_pipeline(answer):
     """The order of the stages, as letters."""
     text = "".join(answer) if isinstance(answer, (list, tuple)) else str(answer)
-    expect(re.sub(r"[^a-z]", "", text.lower()), ORDER_OF_STAGES, case="the order of the stages")
+    expect_right(re.sub(r"[^a-z]", "", text.lower()), ORDER_OF_STAGES, case="the order of the stages")
     return "text first, then instructions, then preferences, then reasoning"
 
 
 @register("1.3", title="weights", hint="section 1.6: the row 'Weights' of the comparison")
 def check_weights(answer):
     """Which approaches change weights."""
-    expect(letters(answer), "bc", case="the approaches that change the weights")
+    expect_right(letters(answer), "bc", case="the approaches that change the weights")
     return "training changes weights; inference-time scaling spends tokens instead, at every question"
 
 
 @register("1.4", title="verifiable rewards", hint="section 1.7: could a short program tell right from wrong?")
 def check_verifiable(answer):
     """Which tasks have a verifiable reward."""
-    expect(letters(answer), "ad", case="the tasks whose reward a program can compute")
+    expect_right(letters(answer), "ad", case="the tasks whose reward a program can compute")
     return "a known answer can be compared and tests can be run; taste needs people or a model of them"
 
 
 @register("1.5", title="probability of a word", hint="section 1.8: the probabilities of its tokens multiply")
 def check_word(answer):
     """A product of token probabilities."""
-    expect(answer, 0.72, case="the probability of the whole word")
+    expect_right(answer, 0.72, case="the probability of the whole word")
     return "0.9 * 0.8 * 1.0: a word of several tokens needs each of them in turn"
 
 
 @register("1.6", title="greedy decoding", hint="section 1.3: greedy decoding draws no lots")
 def check_greedy(answer):
     """The likeliest candidate."""
-    expect(word(answer), "swim", case="the next token under greedy decoding")
+    expect_right(word(answer), "swim", case="the next token under greedy decoding")
     return "the likeliest token, every time; chapter 4 draws lots instead"
 
 
@@ -77,7 +85,7 @@ def check_greedy(answer):
 )
 def check_contradiction(answer):
     """The one inconsistent set of premises."""
-    expect(letters(answer), "c", case="the set of premises that contradict each other")
+    expect_right(letters(answer), "c", case="the set of premises that contradict each other")
     return (
         "only with 'cannot fly' is there a claim and its opposite; a false premise alone is no contradiction"
     )
@@ -89,7 +97,7 @@ def check_contradiction(answer):
 def check_worlds(answer):
     """The answers that a closed and an open world give to silence."""
     parts = answer.split(",") if isinstance(answer, str) else answer
-    expect([word(part) for part in parts], ["no", "unknown"], case="(closed world, open world)")
+    expect_right([word(part) for part in parts], ["no", "unknown"], case="(closed world, open world)")
     return "a closed world takes silence for no, an open world for unknown"
 
 
@@ -98,7 +106,7 @@ def check_worlds(answer):
 )
 def check_cost(answer):
     """Operations for the additional tokens."""
-    expect(answer, EXTRA_OPERATIONS, case="the additional floating-point operations", tolerance=1e-3)
+    expect_right(answer, EXTRA_OPERATIONS, case="the additional floating-point operations", tolerance=1e-3)
     return "84 more tokens * 2 * 600 million: about 0.1 trillion operations"
 
 
@@ -109,5 +117,5 @@ def check_cost(answer):
 )
 def check_tokens_per_right_answer(answer):
     """Tokens of one answer divided by its accuracy."""
-    expect(answer, {"direct": 20, "steps": 100}, case="tokens for each right answer", tolerance=1e-3)
+    expect_right(answer, {"direct": 20, "steps": 100}, case="tokens for each right answer", tolerance=1e-3)
     return "steps are five times dearer here, and still the better buy where a wrong answer costs more than tokens"

@@ -198,6 +198,7 @@ def check_few_shot_prompt(few_shot_prompt):
     expect(few_shot_prompt(three["problem"], []), question, case="no examples")
     leaking = few_shot_prompt(one["problem"], [one, two])
     expect(one["solution"] in leaking, False, case="the problem's own solution standing in its prompt")
+    expect(two["solution"] in leaking, True, case="the other example standing in it all the same")
     return "worked examples first, then the problem, and never its own solution"
 
 

@@ -46,6 +46,15 @@ def compares_single_tokens(model, tokenizer, prompt, stop, max_new_tokens):
     return "".join(pieces)
 
 
+def writes_on_after_the_end(model, tokenizer, prompt, stop, max_new_tokens):
+    ids = torch.tensor([tokenizer.encode(prompt)])
+    start = ids.shape[1]
+    with torch.inference_mode():
+        for _ in range(max_new_tokens):
+            ids = torch.cat((ids, model(ids)[:, -1:].argmax(dim=-1)), dim=1)
+    return tokenizer.decode(ids[0, start:].tolist()).split(stop)[0]
+
+
 def token_count(prompt_length, new_tokens, use_cache):
     if use_cache:
         return prompt_length + new_tokens - 1
@@ -75,7 +84,7 @@ def keys_only(config, tokens, batch_size, bytes_per_number):
 WRONG = {
     "2.1": [without_spaces, characters],
     "2.2": [on_the_cpu, first_position, with_gradient],
-    "2.3": [keeps_the_stop, with_the_prompt, compares_single_tokens],
+    "2.3": [keeps_the_stop, with_the_prompt, compares_single_tokens, writes_on_after_the_end],
     "2.4": [token_count, forgets_the_prefill, no_causal_mask],
     "2.5": [all_heads, keys_only],
 }

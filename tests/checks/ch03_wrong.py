@@ -94,6 +94,10 @@ def leaks(problem, examples):
     return shots + render_prompt(problem, "cot")
 
 
+def throws_all_away(problem, examples):
+    return leaks(problem, [] if problem in [e["problem"] for e in examples] else examples)
+
+
 def question_first(problem, examples):
     shots = "".join(f"\n\n{e['problem']}\n{e['solution']}" for e in examples if e["problem"] != problem)
     return render_prompt(problem, "cot") + shots
@@ -136,6 +140,6 @@ WRONG = {
     "3.1": [ONLY_EASY_ONES, WRONG_LABEL, ALL_BUT_INTERVALS, PAIRS_WITHOUT_LABEL, TOO_MANY],
     "3.2": [median_length, characters, divides_by_all, fails_on_empty_groups],
     "3.3": [plain_sample, first_of_each_level, unseeded, shuffles_the_given_list, with_repetition],
-    "3.4": [answers_only, leaks, question_first, bare_question],
+    "3.4": [answers_only, leaks, throws_all_away, question_first, bare_question],
     "3.5": [not_cut_off, one_standard_error, forgets_the_root, in_percent],
 }
