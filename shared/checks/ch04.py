@@ -163,10 +163,10 @@ def check_stopping_point(stopping_point):
 @register(
     "4.5",
     title="cost of a shared prefill",
-    hint="a sample of n tokens feeds n - 1 of them back; each different prompt is computed once",
+    hint="a sample of n tokens feeds n - 1 of them back; with sharing, each prompt of the list counts once",
 )
 def check_prefill_saving(prefill_saving):
-    """By hand, and with a prompt that is there twice."""
+    """By hand, and with two prompts of the same length."""
     cases = [
         ([50], [[30] * 8], 350 / 632),
         ([50], [[30]], 0.0),

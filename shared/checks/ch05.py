@@ -2,8 +2,7 @@
 
 import math
 
-from shared.checks import Mismatch, expect, register
-from shared.evaluator import grade
+from shared.checks import expect, register
 
 # ------------------------------------------------------------------------------------------- 5.1: breaking ties
 
@@ -27,8 +26,7 @@ def check_tie_breaker(vote_with_tie_break):
     ]
     for answers, scores, expected, case in cases:
         got = vote_with_tie_break(list(answers), list(scores))
-        if not isinstance(got, str) or not grade(got, expected):
-            raise Mismatch(expected, got, f"{case}: answers {answers}, scores {scores}")
+        expect(got, expected, case=f"{case}: answers {answers}, scores {scores}")
     expect(vote_with_tie_break([None, None], [0.0, 1.0]), None, case="abstentions only")
     return "the votes decide, and between equals the best score"
 

@@ -36,6 +36,14 @@ def sum_of_scores(answers, scores):
     return answers[max(classes, key=lambda group: (len(group), sum(scores[i] for i in group)))[0]]
 
 
+def spelt_as_the_best_scored_member(answers, scores):
+    classes = equivalence_classes(answers)
+    if not classes:
+        return None
+    winner = max(classes, key=lambda group: (len(group), max(scores[i] for i in group)))
+    return answers[max(winner, key=lambda i: scores[i])]
+
+
 def abstentions_vote(answers, scores):
     votes = Counter(answers)
     return votes.most_common(1)[0][0]
@@ -175,6 +183,7 @@ WRONG = {
         counts_texts,
         score_of_the_first_member,
         sum_of_scores,
+        spelt_as_the_best_scored_member,
         abstentions_vote,
     ],
     "5.2": [

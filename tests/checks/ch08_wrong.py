@@ -126,6 +126,15 @@ def shared_weights(model, kept):
     return smaller
 
 
+def attention_only(model, kept):
+    smaller = CausalLM(replace(model.config, num_layers=len(kept)))
+    smaller.embedding.load_state_dict(model.embedding.state_dict())
+    smaller.norm.load_state_dict(model.norm.state_dict())
+    for block, layer in zip(smaller.blocks, kept, strict=True):
+        block.attention.load_state_dict(model.blocks[layer].attention.state_dict())
+    return smaller
+
+
 def untrained(model, kept):
     return CausalLM(replace(model.config, num_layers=len(kept)))
 
@@ -135,5 +144,5 @@ WRONG = {
     "8.2": [empty_tags, answers_on_a_new_line, keeps_white_space],
     "8.3": [compares_texts, keeps_unfinished, no_verifier, first_come],
     "8.4": [without_the_factor, mean_over_all, reverse, trains_the_teacher],
-    "8.5": [first_layers, shared_weights, untrained],
+    "8.5": [first_layers, shared_weights, attention_only, untrained],
 }
