@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shared.grader.grading import extract_answer
-from shared.jsonl import read_jsonl
+from shared.jsonl import read_jsonl, read_utf8
 from shared.tiny.config import ASSETS, SPLITS
 
 FIELDS = ("problem", "solution", "answer", "subject", "level", "unique_id")
@@ -85,7 +85,7 @@ def read_rows(path: Path) -> list[dict]:
     if path.suffix != ".json":
         return read_jsonl(path)
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(read_utf8(path))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path.name} is no valid JSON (line {error.lineno}): restore or mend it."

@@ -1,5 +1,6 @@
 """JSON Lines: one JSON object a line, appended as it comes, readable after a run that was killed."""
 
+import codecs
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,22 +9,39 @@ from pathlib import Path
 def read_jsonl(path: Path | str) -> list[dict]:
     """The records of a file. A last line that was not finished (its writer was killed) is left out.
 
+    A last record that lacks nothing but its newline is whole, since a JSON object that was cut is no JSON.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is no JSON object; the message names the line.
+        ValueError: the file is not UTF-8, or a line is no JSON object; the message names the line.
     """
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").split("\n")
-    lines.pop()  # the empty text behind the last newline, or a line that was not finished
+    *lines, last = read_utf8(path).split("\n")
+    if _parse(last) is not None:
+        lines.append(last)
     return [_record(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _record(line: str, path: Path, number: int) -> dict:
+def read_utf8(path: Path) -> str:
+    """The text of a file, without the mark that some editors put first. Raises ValueError if it is not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()  # half a character at the end is a killed writer's
+    try:
+        return decoder.decode(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8: save it as UTF-8.") from error
+
+
+def _parse(line: str) -> dict | None:
     try:
         record = json.loads(line)
     except json.JSONDecodeError:
-        record = None
-    if not isinstance(record, dict):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _record(line: str, path: Path, number: int) -> dict:
+    record = _parse(line)
+    if record is None:
         raise ValueError(f"Line {number} of {path.name} is damaged: restore the file, or delete that line.")
     return record
 
@@ -32,19 +50,23 @@ def append_jsonl(path: Path | str, records: Iterable[dict]) -> None:
     """Append records to a file, which is made with its folder if need be; what was not finished is dropped."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_unfinished_line(path)
+    _end_last_line(path)
     text = "".join(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 
-def _drop_unfinished_line(path: Path) -> None:
+def _end_last_line(path: Path) -> None:
+    """Give a whole record its newline, and drop a line that was not finished."""
     if not path.exists():
         return
     with path.open("rb+") as file:
         content = file.read()
-        if content and not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)
+        start = content.rfind(b"\n") + 1
+        if _parse(content[start:].decode("utf-8-sig", errors="replace")) is not None:
+            file.write(b"\n")
+        else:
+            file.truncate(start)
 
 
 def write_jsonl(path: Path | str, records: Iterable[dict]) -> None:

@@ -12,12 +12,11 @@ prompt says where they begin and end, and a verdict in them is never read.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
 
 from shared.inference_scaling import mean_interval
 from shared.teacher.protocol import AskAgain, NoConnection, Refused, Server, Unanswered
+from shared.teacher.server import in_a_thread
 
 RUBRIC = """\
 You compare two answers to a problem. Judge only whether they are right:
@@ -123,13 +122,12 @@ def ask_all(server: Server, messages: Sequence[str], *, max_tokens: int = 1024) 
     """The server's reply to each message, at temperature 0, without its thinking; for scripts and notebooks alike.
 
     Up to `server.concurrency` requests are under way at a time, and each is tried up to `server.tries` times.
+    Ctrl-C, or the notebook's stop button, drops the requests under way and raises KeyboardInterrupt.
 
     Raises:
         ConnectionError: the server refuses the key, lacks the model, or a message got no answer.
     """
-    work = _ask_all(server, messages, max_tokens)
-    with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a running loop already
-        return pool.submit(copy_context().run, asyncio.run, work).result()
+    return in_a_thread(_ask_all(server, messages, max_tokens))
 
 
 async def _ask_all(server: Server, messages: Sequence[str], max_tokens: int) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from shared import data
 from shared.data import FIELDS, load_math500, load_math_train, load_minimath, load_problems
 from shared.evaluator import extract_answer, grade
+from shared.jsonl import append_jsonl, read_jsonl
 from shared.tiny.build_data import ASSETS, SPLITS, build_minimath
 from shared.tiny.corpus import generate_minimath
 
@@ -156,6 +157,39 @@ def test_bad_files_are_explained(tmp_path, text, message):
         load_problems(tmp_path / "own.json")
     with pytest.raises(FileNotFoundError, match=r"no file .*other\.json"):
         load_problems(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize(("suffix", "end"), [(".json", ""), (".jsonl", ""), (".jsonl", "\r\n")])
+def test_files_of_other_editors(tmp_path, suffix, end):
+    """A byte order mark and no last newline are fine; another encoding is named."""
+    path, text = tmp_path / f"own{suffix}", '{"problem": "Un café?", "answer": "4"}' + end
+    text = f"[{text}]" if suffix == ".json" else text
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert [problem["problem"] for problem in load_problems(path)] == ["Un café?"]
+    for encoding in ("latin-1", "utf-16"):
+        path.write_bytes(text.encode(encoding))
+        with pytest.raises(ValueError, match=rf"own\{suffix} is not UTF-8: save it as UTF-8"):
+            load_problems(path)
+
+
+def test_a_whole_last_record_needs_no_newline(tmp_path):
+    path = tmp_path / "a.jsonl"
+    for before in ('{"a": 1}\n', ""):
+        path.write_text(before + '{"a": 2}', encoding="utf-8")
+        records = read_jsonl(path)
+        assert records[-1] == {"a": 2}
+        append_jsonl(path, [{"a": 3}])
+        assert read_jsonl(path) == [*records, {"a": 3}]
+
+
+@pytest.mark.parametrize("cut", range(1, len('{"a": "é}"}'.encode())))
+def test_a_cut_record_is_dropped_wherever_it_was_cut(tmp_path, cut):
+    """In the middle of a character too."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + '{"a": "é}"}'.encode()[:cut])
+    assert read_jsonl(path) == [{"a": 1}]
+    append_jsonl(path, [{"a": 3}])
+    assert read_jsonl(path) == [{"a": 1}, {"a": 3}]
 
 
 def test_math500_from_a_path(test_data):

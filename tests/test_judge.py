@@ -1,7 +1,9 @@
 """The judge: its prompt, its verdicts, its bias, and asking a server."""
 
+import _thread
 import asyncio
 import re
+import threading
 import time
 
 import pytest
@@ -175,6 +177,21 @@ def test_without_a_server_it_says_so_at_once():
         address = stub.url
     with pytest.raises(ConnectionError, match="start the server"):
         ask_all(Server("oracle", base_url=address), ["Compute 1+1."])
+
+
+def test_an_interrupt_drops_what_is_left(stub):
+    """Ctrl-C while two requests are held: nothing else is asked, and nothing is waited for."""
+
+    def press():
+        for _ in range(2):
+            stub.held.acquire()
+        _thread.interrupt_main()
+
+    stub.answers_left = 3
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        ask_all(server_of(stub, concurrency=2, timeout=5, tries=2), [f"Compute {i}+1." for i in range(9)])
+    assert len(stub.requests) == 5
 
 
 async def _inside_a_loop(server):

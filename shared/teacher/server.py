@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import copy_context
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -30,6 +31,7 @@ from shared.teacher.samples import (
 
 GIVE_UP_AFTER = 5  # samples in a row that cannot be had: then the fault is not in the problems
 LONGEST_BACK_OFF = 60.0  # seconds
+T = TypeVar("T")
 
 
 async def ask_server_async(
@@ -93,11 +95,14 @@ def ask_server(problems: Sequence[dict], path: Path | str, server: Server, **opt
     Ctrl-C, or the notebook's stop button, waits for the answers that are under way, since they are paid for; a second
     one drops them. Then KeyboardInterrupt is raised.
     """
-    return _in_a_thread(ask_server_async(problems, path, server, **options))
+    return in_a_thread(ask_server_async(problems, path, server, **options))
 
 
-def _in_a_thread(work: Coroutine) -> Tally:
-    """Run a coroutine in a loop of its own; KeyboardInterrupt cancels it there, and comes up when it has ended."""
+def in_a_thread(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a loop of its own; KeyboardInterrupt cancels it there, and comes up when it has ended.
+
+    A notebook's own thread has a running loop already, so a loop of our own needs another thread.
+    """
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task]] = Future()
 
     async def main():
