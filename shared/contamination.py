@@ -23,8 +23,8 @@ def overlap(texts: Sequence[str], corpus: Iterable[str], n: int = 13) -> list[fl
     """For each text the share of its n-grams that the corpus holds too, in [0, 1].
 
     n = 13 is the custom since GPT-3 (arXiv:2005.14165). Where texts are made from templates a smaller n finds the
-    templates, not copies. A text of fewer than n words has one n-gram, itself, which stands in a longer text only by its
-    parts: take a smaller n for it. Taught in appendix F, section F.9.
+    templates, not copies. A text of fewer than n words is one n-gram, itself, which no longer text holds: take a
+    smaller n for it. Taught in appendix F, section F.9.
     """
     known = set().union(*(ngrams(text, n) for text in corpus))
     return [len((own := ngrams(text, n)) & known) / len(own) for text in texts]

@@ -47,6 +47,7 @@ def math500_answers():
         (r"\boxed {8}", "8"),
         (r"\boxed 9", "9"),
         (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{\boxed5}", "5"),
         (r"\boxed{3} but \boxed{4", "3"),
         (r"\boxed{3} but \boxed{}", "3"),
         (r"\boxed{\text{a } b}", r"\text{a } b"),
@@ -125,6 +126,58 @@ def test_sets_do_not_depend_on_the_order_of_their_items():
     for other in (r"\{35\}", r"\{35, 0.35\}", r"\{35, 0.35, 0.35\}"):
         assert {grade(order, other) for order in orders} == {False}
     assert {grade(order, orders[0]) for order in orders} == {True}
+
+
+def as_set(items):
+    return rf"\{{{', '.join(items)}\}}"
+
+
+@pytest.mark.parametrize(
+    ("written", "count"), [(str, 80), ("({0}, 1)".format, 40), (r"\sqrt{{{0}}}".format, 40)]
+)
+@pytest.mark.parametrize("as_text", [", ".join, as_set])
+def test_long_sets_and_lists_in_another_order(written, count, as_text):
+    """Each item against each would spend the budget: equal items in one spelling cost nothing."""
+    items = [written(number) for number in range(2, count + 2)]
+    assert grade(as_text(items), as_text(items[::-1]))
+    assert not grade(as_text(items), as_text([*items[:0:-1], written(1)]))
+    assert not grade(as_text(items), as_text(items[:0:-1]))
+
+
+def test_items_in_several_spellings_are_counted_right():
+    r"""What is left when equal spellings are cancelled: in a set a repetition, in a list one item more."""
+    for more, equal in ((r"\frac{4}{2}", True), ("2^1", True), ("2, 2", True), ("4", False)):
+        for kind, repeated in ((as_set, equal), (", ".join, False)):
+            assert grade(kind(["1", "2", more]), kind(["2", "1"])) is repeated
+            assert grade(kind(["2", "1"]), kind(["1", "2", more])) is repeated
+    assert grade(r"2, 1, \frac42", r"2^1, 2, 1")
+    assert not grade(r"2, 1, 1", r"2^1, 2, 1")
+    assert grade(r"35\%, 35", r"35\%, 0.35")  # nothing may be cancelled here: 35\% must meet 0.35
+
+
+@pytest.mark.parametrize(
+    ("inequality", "everywhere"),
+    [
+        (r"x < \infty", True), (r"x > -\infty", True), (r"\infty > x", True), (r"-\infty < x", True),
+        (r"x > \infty", False), (r"x < -\infty", False), (r"\infty < x", False), (r"-\infty > x", False),
+        (r"x \le \infty", True), (r"x \ge \infty", False), (r"x \ne \infty", True), (r"-x < -\infty", False),
+        (r"-\infty < x < \infty", True), (r"\infty > x > -\infty", True), (r"\infty < x < \infty", False),
+    ],
+)  # fmt: skip
+def test_comparisons_with_infinity(inequality, everywhere):
+    r"""All real numbers lie between the infinities, and none beyond."""
+    assert grade(inequality, r"\mathbb{R}") is everywhere
+    assert grade(r"\mathbb{R}", inequality) is everywhere
+    assert grade(rf"x < 3 \text{{ or }} {inequality}", "x < 3") is not everywhere
+
+
+@pytest.mark.parametrize("text", [r"\boxed5", r"\boxed 5", r"so \fbox{2} is \fbox 5", r"\boxed{\boxed5}"])
+def test_boxes_without_braces_are_graded(text):
+    """`grade` takes the answer that `extract_answer` finds."""
+    assert extract_answer(text) == "5"
+    assert grade(text, "5")
+    assert grade("5", text)
+    assert not grade(text, "2")
 
 
 @pytest.mark.parametrize(

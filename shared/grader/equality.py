@@ -18,6 +18,7 @@ Taught in ch03, section 3.6.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 import sympy
@@ -230,11 +231,34 @@ class Comparison:
                 and ordered.kind in ("()", "tuple", "[]")
                 and self._in_order(values, ordered.items)
             )
-        if {first.kind, second.kind} <= {"set", "or"}:
+        return self._in_any_order(
+            first.items, second.items, repetitions=not {first.kind, second.kind} <= {"set", "or"}
+        )
+
+    def _in_any_order(self, first: Sequence[Answer], second: Sequence[Answer], repetitions: bool) -> bool:
+        """Whether two lists or, without `repetitions`, two sets hold the same items.
+
+        Comparing each item with each spends the budget on some thirty items. Where equality is transitive, an item
+        that stands on both sides in one spelling needs no comparison.
+        """
+        if not all(map(_transitive, (*first, *second))):
+            if repetitions:
+                return self._match(first, second)
+            return self._match(self._distinct(first, second), self._distinct(second, first))
+        if repetitions:
+            counts = Counter(first), Counter(second)
             return self._match(
-                self._distinct(first.items, second.items), self._distinct(second.items, first.items)
+                list((counts[0] - counts[1]).elements()), list((counts[1] - counts[0]).elements())
             )
-        return self._match(first.items, second.items)
+        return self._covers(first, second) and self._covers(second, first)
+
+    def _covers(self, first: Sequence[Answer], second: Sequence[Answer]) -> bool:
+        """Whether each item of `second` is in `first`, in this spelling or another."""
+        spelt_alike = set(first)
+        return all(
+            item in spelt_alike or any(self.equal(item, other) for other in first)
+            for item in dict.fromkeys(second)
+        )
 
     def _distinct(self, items: Sequence[Answer], others: Sequence[Answer]) -> list[Answer]:
         """The items without repetitions: two are one if they are equal, and to the same of all items and others.
@@ -296,6 +320,17 @@ class Comparison:
             return self._numbers_equal(mul(first.value, first.unit.scale), second)
         letter = first.unit.letter
         return letter is not None and self._numbers_equal(mul(first.value, sympy.Symbol(letter)), second)
+
+
+def _transitive(item: Answer) -> bool:
+    """Whether the item is a constant, words, digits in a base, or a point of these.
+
+    Two such items that equal a third equal each other. That does not hold with a percentage (`35%` is `35` and
+    `0.35`), a time, a named value (`x = 5` is `5` and so is `y = 5`), or an expression that has no value everywhere.
+    """
+    if isinstance(item, Group):
+        return item.kind in ("()", "tuple") and all(map(_transitive, item.items))
+    return isinstance(item, Text | BaseNumber) or (isinstance(item, sympy.Expr) and not item.free_symbols)
 
 
 def _name(part: sympy.Symbol | Name) -> str:

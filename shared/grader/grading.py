@@ -27,7 +27,7 @@ from shared.grader.math_tokens import ParseError
 __all__ = ["extract_answer", "grade", "normalize_answer"]
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\(?:boxed|fbox)\s*([-+]?[\d.][^\s{}$\\]*)|\\.|[{}]", re.DOTALL)
-_OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_WHOLE_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{.*\}|[-+]?[\d.][^\s{}$\\]*)", re.DOTALL)
 _NUMBER = re.compile(r"(?:(?<![\w.)}\]])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+|/\d+)?|\.\d+)")
 _PLAIN = re.compile(r"\s*\$?([+-]?)([0-9]{1,40})(?:\.([0-9]{0,40}))?\$?\s*")
 _MAX_BOXES, _MAX_BRACES = 500, 100_000  # how much of a text full of boxes is looked at
@@ -55,7 +55,7 @@ def extract_answer(text: str, fallback: str | None = None) -> str | None:
         return None
     answer = _last_box(text)
     for _ in range(5):  # \boxed{\boxed{5}}
-        if answer is None or not _OPENING.match(answer) or not answer.endswith("}"):
+        if answer is None or not _WHOLE_BOX.fullmatch(answer):
             break
         answer = _last_box(answer) or answer
     if answer is None and fallback == "text":
@@ -114,7 +114,7 @@ def _grade(prediction: str, gold: str) -> bool:
     numbers = _plain_number(prediction), _plain_number(gold)
     if None not in numbers:
         return numbers[0] == numbers[1]
-    first, second = (_unboxed(text) for text in (prediction, gold))
+    first, second = (extract_answer(text) or text for text in (prediction, gold))
     if max(len(first), len(second)) > MAX_CHARS:
         return first.strip() == second.strip()
     first, second = normalize_answer(first), normalize_answer(second)
@@ -135,10 +135,6 @@ def _plain_number(text: str) -> tuple[bool, str, str] | None:
         return None
     whole, decimals = match[2].lstrip("0"), (match[3] or "").rstrip("0")
     return match[1] == "-" and bool(whole or decimals), whole, decimals
-
-
-def _unboxed(text: str) -> str:
-    return (extract_answer(text) or text) if _OPENING.search(text) else text
 
 
 def _read(text: str) -> Answer:

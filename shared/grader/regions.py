@@ -6,6 +6,7 @@ made of answers whose ends have a value. Taught in ch03, section 3.6.
 """
 
 from dataclasses import dataclass
+from operator import ge, gt, le, lt, ne
 
 import mpmath
 import sympy
@@ -15,6 +16,7 @@ from shared.grader.numeric import Evaluator, Undecided, is_real, point_value
 
 INFINITY = Evaluator.as_mpf(mpmath.mpf("inf"))
 _FLIPPED = {"<": ">", "<=": ">=", "!=": "!=", ">": "<", ">=": "<="}
+_HOLDS = {"<": lt, "<=": le, "!=": ne, ">": gt, ">=": ge}
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,10 @@ def _half_line(
     left: sympy.Expr, operator: str, right: sympy.Expr, name: str, numbers: Evaluator
 ) -> Region | None:
     """The solutions of one linear inequality, found from its values at three points."""
-    if sympy.oo in (left, right) or -sympy.oo in (left, right):
-        return Region((Piece(-INFINITY, False, INFINITY, False),))
+    ranks = [(side == sympy.oo) - (side == -sympy.oo) for side in (left, right)]
+    if any(ranks):  # what is finite lies between the infinities: all x or none solve it
+        everywhere = _HOLDS[operator](*ranks)
+        return Region((Piece(-INFINITY, False, INFINITY, False),) if everywhere else ())
     points = [point_value(name, index) for index in range(3)]
     values = [
         numbers.as_mpf(numbers.value(left, k)) - numbers.as_mpf(numbers.value(right, k)) for k in range(3)
