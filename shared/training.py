@@ -280,6 +280,7 @@ class Trainer:
 
     def _one_step(self) -> dict:
         begin = time.perf_counter()
+        self.optimizer.zero_grad()  # a step that was interrupted may have left some
         metrics = {"step": self.step + 1, **self.train_step()}
         seconds = time.perf_counter() - begin
         tokens = metrics.pop("tokens", None)

@@ -182,6 +182,41 @@ def test_the_loaded_model_does_not_hang_on_its_file(tmp_path, model):
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), kept, strict=True))
 
 
+def test_the_restored_optimizer_does_not_hang_on_its_file(tmp_path, model):
+    """A moment that is a window into the file would keep it open, and Windows could not prune the checkpoint."""
+    linear = torch.nn.Linear(4, 3)
+    optimizer = make_optimizer(linear)
+    linear(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "c", model, small_tokenizer(), tensors=pack_optimizer(optimizer))
+    restored = make_optimizer(linear)
+    unpack_optimizer(restored, load_training_state(tmp_path / "c")[1])
+    path = tmp_path / "c" / "training_state.safetensors"
+    path.write_bytes(bytes(path.stat().st_size))
+    expected, ours = pack_optimizer(optimizer), pack_optimizer(restored)
+    assert expected.keys() == ours.keys()
+    assert all(torch.equal(ours[name], value) for name, value in expected.items())
+
+
+def test_a_checkpoint_that_is_in_use_is_pruned_the_next_time(tmp_path, monkeypatch):
+    for step in (1, 2, 3, 4):
+        checkpoint_path(tmp_path, step).mkdir()
+        (checkpoint_path(tmp_path, step) / "weights").touch()
+    unlink, refused = os.unlink, []
+
+    def refuses_once(path, **options):
+        if not refused:
+            refused.append(path)
+            raise PermissionError("in use")
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refuses_once)
+    prune_checkpoints(tmp_path)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000001", "step-000003", "step-000004"]
+    prune_checkpoints(tmp_path)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000003", "step-000004"]
+
+
 def test_old_checkpoints_are_pruned_by_number(tmp_path):
     for step in (5, 40, 999_999, 1_000_000):
         checkpoint_path(tmp_path, step).mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -330,6 +331,9 @@ def test_held_out_problems_are_checked():
         small_trainer(eval_every=1, eval_problems=100)
     with pytest.raises(ValueError, match="too few problems"):
         small_trainer(problems=[])
+    for count in (len(PROBLEMS) - 5, len(PROBLEMS)):
+        with pytest.raises(ValueError, match="too few problems"):
+            small_trainer(problems=PROBLEMS[:count], eval_every=1, eval_problems=len(PROBLEMS))
 
 
 # --- going on -----------------------------------------------------------------------------------------------
@@ -356,6 +360,52 @@ def test_the_reference_of_a_stopped_run_must_be_the_same_model(tmp_path):
     other, _ = small_policy(seed=1)
     with pytest.raises(ValueError, match="began with another model"):
         small_trainer(model=other, steps=2, out=str(tmp_path), kl_coef=0.1).train()
+
+
+def test_a_step_that_is_interrupted_is_taken_again_as_if_nothing_was(monkeypatch):
+    """Between two micro-batches: neither the first one's gradient nor the place in the problems moves on."""
+    straight, trainer = small_trainer(), small_trainer()
+    straight.train()
+    loss, calls = trainer._loss, []
+
+    def interrupted(batch, totals):
+        calls.append(trainer.step)
+        if calls.count(1) == 2:
+            raise KeyboardInterrupt
+        return loss(batch, totals)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    assert trainer.step == 1
+    trainer.train()
+    assert trainer.drawn == straight.drawn
+    assert_same_weights(trainer.model, straight.model)
+
+
+def test_other_rewards_or_problems_make_another_run(tmp_path):
+    out = {"out": str(tmp_path), "steps": 1}
+    small_trainer(**out).train()
+    mend = "give those, name another folder, or start anew"
+    with pytest.raises(ValueError, match=rf"learns from other rewards \(even\): {mend}"):
+        small_trainer(lambda text, problem: 0.0, **out).train()
+    changed = [*PROBLEMS[:-1], PROBLEMS[-1] | {"answer": "0"}]
+    for other in (changed, PROBLEMS[:-1], PROBLEMS[::-1]):
+        with pytest.raises(ValueError, match=f"learns from other problems: {mend}"):
+            small_trainer(problems=other, **out).train()
+    small_trainer(problems=[problem | {"level": 1} for problem in PROBLEMS], **out).train()
+    small_trainer(eval_every=1, eval_problems=2, **out).train()
+
+
+def test_a_checkpoint_that_does_not_say_what_it_learns_from_goes_on(tmp_path):
+    small_trainer(out=str(tmp_path), steps=1).train()
+    path = list_checkpoints(tmp_path)[-1] / "training_state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    assert state.pop("rewards") == ["even"]
+    assert state.pop("problems")
+    path.write_text(json.dumps(state), encoding="utf-8")
+    assert len(small_trainer(problems=PROBLEMS[1:], out=str(tmp_path), steps=2).train()) == 2
 
 
 KILLED = """

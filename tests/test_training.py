@@ -150,6 +150,24 @@ def test_without_a_folder_nothing_is_written_and_train_goes_on_in_memory(tmp_pat
         trainer.train(resume=False)
 
 
+def test_an_interrupted_step_leaves_no_gradient_behind():
+    class Interrupted(NextToken):
+        steps_tried = 0
+
+        def optimizer_step(self, loss):
+            self.steps_tried += 1
+            if self.steps_tried == 4:
+                raise KeyboardInterrupt  # the gradient is there, the step is not taken
+            return super().optimizer_step(loss)
+
+    trainer, straight = make(kind=Interrupted), make()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.train()
+    straight.train()
+    assert_same_weights(trainer.model, straight.model)
+
+
 # --- guards -------------------------------------------------------------------------------------------------
 
 

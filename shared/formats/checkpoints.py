@@ -143,11 +143,14 @@ def list_checkpoints(root: str | Path) -> list[Path]:
 
 
 def prune_checkpoints(root: str | Path, keep: int = 2) -> None:
-    """Remove all but the newest `keep` checkpoints of a run, and what a killed process left unfinished."""
+    """Remove all but the newest `keep` checkpoints of a run, and what a killed process left unfinished.
+
+    What cannot be removed, such as a file that another program has open on Windows, can go the next time.
+    """
     if keep < 1:
         raise ValueError(f"keep is {keep}: at least one checkpoint must stay.")
     for path in [*list_checkpoints(root)[:-keep], *Path(root).glob(".step-*.part")]:
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -171,7 +174,10 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
 
 
 def _in_order_of(parameter: Tensor, value: Tensor) -> Tensor:
-    """A moment as the optimiser itself makes it, in its parameter's order in memory; a step number stays as it is."""
+    """A moment as the optimiser itself makes it, in its parameter's order in memory; a step number keeps its form.
+
+    Always a copy: what is loaded is a window into the checkpoint's file, which Windows deletes only once it is closed.
+    """
     if value.stride() == parameter.stride() or not value.ndim:
-        return value
+        return value.clone()
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -8,11 +8,13 @@ A step is the three methods `collect`, `score` and `update`, in this order. What
 """
 
 import copy
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -88,8 +90,9 @@ class GRPOTrainer(Trainer):
             groups in which no rollout is better than another), `length_mean`, `length_max`, `truncated` (share without
             an end token), `advantage_mean`, `advantage_std`, `advantage_max`; of the rollouts that the gradient came
             from `entropy` (nats a token), `weight`, `ratio`, `clip_low`, `clip_high`, `kl_old`, `kl_ref` as
-            `grpo_loss` defines them; `loss`, `grad_norm` (before clipping), `learning_rate`, `tokens_per_second` (sampled), `seconds`,
-            `skipped` (steps without an update because of numbers that were not finite, so far), and `eval_accuracy`.
+            `grpo_loss` defines them; `loss`, `grad_norm` (before clipping), `learning_rate`, `tokens_per_second`
+            (sampled), `seconds`, `skipped` (steps without an update because of numbers that were not finite, so far),
+            and `eval_accuracy`.
     """
 
     shown: ClassVar = {"reward_mean": "reward", "length_mean": "length", "eval_accuracy": "accuracy"}
@@ -108,7 +111,9 @@ class GRPOTrainer(Trainer):
     ):
         config = config or GRPOConfig()
         super().__init__(model, tokenizer, config, on_step=on_step, progress=progress)
-        self.problems, self.held_out = _split(list(problems), held_out, config)
+        problems = list(problems)
+        self.problems, self.held_out = _split(problems, held_out, config)
+        self.problems_digest = _digest(problems)  # of all, as eval_problems may change when a run goes on
         self.rewards = reward_list(rewards)
         self.reward_names = _names(self.rewards, config.reward_weights)
         self.drawn = 0  # problems drawn so far
@@ -123,9 +128,14 @@ class GRPOTrainer(Trainer):
     def train_step(self) -> dict[str, float]:
         """One step of GRPO."""
         self._renew_reference()
-        rollouts, metrics = self.collect()
-        batches, totals, advantage_metrics = self.score(rollouts)
-        return metrics | advantage_metrics | self.update(batches, totals)
+        drawn = self.drawn
+        try:
+            rollouts, metrics = self.collect()
+            batches, totals, advantage_metrics = self.score(rollouts)
+            return metrics | advantage_metrics | self.update(batches, totals)
+        except BaseException:  # Ctrl-C too: the step will be taken again, on the same problems
+            self.drawn = drawn
+            raise
 
     # Collect
 
@@ -262,10 +272,11 @@ class GRPOTrainer(Trainer):
         return {"eval_accuracy": self.greedy_accuracy(self.held_out, self.config.prompt_style)}
 
     def state(self) -> tuple[dict, dict[str, Tensor]]:
-        """The place in the problems and, if it is no longer the first model, the reference."""
+        """What the run learns from, its place there and, if it is no longer the first model, the reference."""
         renewed = self.reference is not None and self.config.ref_every
         named = self.reference.named_parameters() if renewed else ()
-        return {"drawn": self.drawn}, {f"reference.{name}": weight for name, weight in named}
+        learns_from = {"rewards": self.reward_names, "problems": self.problems_digest}
+        return learns_from | {"drawn": self.drawn}, {f"reference.{n}": weight for n, weight in named}
 
     def restore(self, state: dict, tensors: dict[str, Tensor]) -> None:
         """Take back what `state` gave."""
@@ -273,6 +284,17 @@ class GRPOTrainer(Trainer):
         if self.reference is not None and self.config.ref_every:
             for name, weight in self.reference.named_parameters():
                 weight.copy_(tensors[f"reference.{name}"])
+
+    def _check(self, state: dict, path: Path) -> None:
+        super()._check(state, path)
+        mend = "give those, name another folder, or start anew with resume=False"
+        rewards = state.get("rewards", self.reward_names)  # older checkpoints do not say
+        if rewards != self.reward_names:
+            raise ValueError(
+                f"The run in {path.parent} learns from other rewards ({', '.join(rewards)}): {mend}."
+            )
+        if state.get("problems", self.problems_digest) != self.problems_digest:
+            raise ValueError(f"The run in {path.parent} learns from other problems: {mend}.")
 
     def needs_start(self) -> bool:
         """Whether going on needs the model that the run began with, as base or reference."""
@@ -300,12 +322,19 @@ def _split(problems: list[dict], held_out: Sequence[dict] | None, config: GRPOCo
     if held_out is not None:
         problems, held_out = problems, list(held_out)[:count]
     else:
-        problems, held_out = problems[: len(problems) - count], problems[len(problems) - count :]
+        rest = max(0, len(problems) - count)
+        problems, held_out = problems[:rest], problems[rest:]
     if not problems or len(held_out) < min(count, 1):
         raise ValueError(
             "There are too few problems to train and to evaluate on: give more, or a smaller eval_problems."
         )
     return problems, held_out
+
+
+def _digest(problems: Sequence[dict]) -> str:
+    """A short hash that changes when a problem or an answer does."""
+    pairs = [(problem.get("problem"), problem.get("answer")) for problem in problems]
+    return hashlib.sha256(f"{pairs}".encode()).hexdigest()[:16]
 
 
 def _names(rewards: list[Reward], weights: Sequence[float]) -> list[str]:
