@@ -106,15 +106,32 @@ def pip_install(python, *arguments):
         )
 
 
+def has_pip(python):
+    """Whether an environment's interpreter is there and has pip, the last thing that venv adds."""
+    command = [str(python), "-m", "pip", "--version"]
+    return python.exists() and subprocess.run(command, capture_output=True).returncode == 0
+
+
 def make_venv(folder):
-    """Create the virtual environment unless it is there."""
-    if venv_python(folder).exists():
+    """Create the virtual environment unless a whole one is there; what the reader keeps there is not deleted."""
+    if has_pip(venv_python(folder)):
         return
+    new = not folder.is_dir() or not any(folder.iterdir())
+    if not new and not (folder / "pyvenv.cfg").exists():
+        raise CourseError(f"{folder} holds other things: name a new folder with COURSE_VENV.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     check_disk(folder.parent)
     print(f"Making a virtual environment in {folder}", flush=True)
-    if subprocess.run([sys.executable, "-m", "venv", str(folder)]).returncode != 0:
-        shutil.rmtree(folder, ignore_errors=True)
+    # Only what carries the course's stamp is made anew. Otherwise venv adds what is missing: after a set-up that
+    # was interrupted this is pip, and an environment of the reader's without pip (uv makes such) keeps its packages.
+    clear = ["--clear"] if any(folder.glob("course-requirements*")) else []
+    made = False
+    try:
+        made = subprocess.run([sys.executable, "-m", "venv", *clear, str(folder)]).returncode == 0
+    finally:
+        if new and not made:
+            shutil.rmtree(folder, ignore_errors=True)
+    if not made:
         raise CourseError(
             "Python could not make a virtual environment (its message is above): install the venv module, "
             "on Debian and Ubuntu with sudo apt install python3-venv, then run the same command again."
@@ -167,6 +184,19 @@ def child_environment():
 # --------------------------------------------------------------------------------------------------- commands
 
 
+def run_to_end(command, root, environment=None):
+    """Run a command, which decides itself what Ctrl-C stops, and return its exit status.
+
+    subprocess.run would kill it a quarter of a second after Ctrl-C, before it has cleaned up.
+    """
+    process = subprocess.Popen(command, cwd=root, env=environment or child_environment())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
 def lab_command(python, root, arguments=()):
     """The command line that opens JupyterLab at the first chapter there is."""
     chapters = [f"{name}/{name}_main.ipynb" for name in ("ch01", "ch02")]
@@ -178,21 +208,12 @@ def lab_command(python, root, arguments=()):
 
 def lab(root, arguments):
     """Open JupyterLab; further arguments go to it."""
-    python = set_up(root)
-    try:
-        return subprocess.run(
-            lab_command(python, root, arguments), cwd=root, env=child_environment()
-        ).returncode
-    except KeyboardInterrupt:
-        return 0
+    return run_to_end(lab_command(set_up(root), root, arguments), root)
 
 
 def run(root, arguments):
     """Execute notebooks headless; the work is in tools/notebooks.py."""
-    python = set_up(root)
-    return subprocess.run(
-        [str(python), "-m", "tools.notebooks", "run", *arguments], cwd=root, env=child_environment()
-    ).returncode
+    return run_to_end([str(set_up(root)), "-m", "tools.notebooks", "run", *arguments], root)
 
 
 def chat_command(python, arguments=()):
@@ -202,14 +223,9 @@ def chat_command(python, arguments=()):
 
 
 def chat(root, arguments):
-    """Chat with a model; further arguments go to the chat, which decides itself what Ctrl-C stops."""
+    """Chat with a model; further arguments go to the chat."""
     python = set_up(root, "requirements.txt" if "--terminal" in arguments else "requirements-chat.txt")
-    process = subprocess.Popen(chat_command(python, arguments), cwd=root, env=child_environment())
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+    return run_to_end(chat_command(python, arguments), root)
 
 
 def test_arguments(arguments):
@@ -228,9 +244,10 @@ def test(root, arguments):
     environment = {"OMP_NUM_THREADS": "1", **child_environment()}
     environment.pop("COURSE_MODEL", None)
     print("ruff check", flush=True)
+    # Not run_to_end: Ctrl-C here must not go on to the tests, and ruff has nothing to clean up.
     lint = subprocess.run([str(python), "-m", "ruff", "check", "."], cwd=root, env=environment).returncode
     pytest = [str(python), "-m", "pytest", *test_arguments(arguments)]
-    return subprocess.run(pytest, cwd=root, env=environment).returncode or lint
+    return run_to_end(pytest, root, environment) or lint
 
 
 def repository(root):
@@ -300,6 +317,8 @@ def main(arguments=None):
     except CourseError as error:
         print(f"course.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

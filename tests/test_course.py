@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import venv
 from types import SimpleNamespace
 
 import pytest
@@ -34,16 +36,23 @@ def calls(monkeypatch, tmp_path):
     recorded = []
 
     def record(command, **_):
+        if "--version" in command:  # the question whether there is pip
+            return SimpleNamespace(returncode=0)
         recorded.append([str(part) for part in command])
         if "venv" in command:
             python = course.venv_python(course.venv_folder(tmp_path))
-            python.parent.mkdir(parents=True)
+            python.parent.mkdir(parents=True, exist_ok=True)
             python.touch()
+            (tmp_path / "venv" / "pyvenv.cfg").touch()
         return SimpleNamespace(returncode=0)
+
+    def start(command, **options):
+        return SimpleNamespace(wait=lambda: course.subprocess.run(command, **options).returncode)
 
     monkeypatch.delenv("COURSE_TORCH_INDEX", raising=False)
     monkeypatch.setenv("COURSE_VENV", str(tmp_path / "venv"))
     monkeypatch.setattr(course.subprocess, "run", record)
+    monkeypatch.setattr(course.subprocess, "Popen", start)
     return recorded
 
 
@@ -169,7 +178,7 @@ def test_no_network_is_said_and_nothing_is_stamped(calls, monkeypatch, capsys):
 
     def failing_pip(command, **options):
         recorded(command, **options)
-        return SimpleNamespace(returncode=1 if "pip" in command else 0)
+        return SimpleNamespace(returncode=1 if "install" in command else 0)
 
     monkeypatch.setattr(course.subprocess, "run", failing_pip)
     assert course.main(["run"]) == 1
@@ -183,6 +192,126 @@ def test_a_python_without_venv_is_told_what_to_install(calls, monkeypatch, capsy
     monkeypatch.setattr(course.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
     assert course.main(["lab"]) == 1
     assert "python3-venv" in one_sentence(capsys)
+
+
+def test_a_folder_with_other_things_is_refused_and_kept(calls, tmp_path, capsys):
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "thesis.txt").touch()
+    assert course.main(["lab"]) == 1
+    folder = (tmp_path / "venv").resolve()
+    expected = f"course.py: {folder} holds other things: name a new folder with COURSE_VENV.\n"
+    assert one_sentence(capsys) == expected
+    assert (tmp_path / "venv" / "thesis.txt").exists()
+    assert calls == []
+
+
+@pytest.mark.parametrize("before", [None, "pyvenv.cfg"])
+@pytest.mark.parametrize("failure", [None, KeyboardInterrupt])
+def test_a_failure_deletes_only_what_was_not_there(calls, tmp_path, monkeypatch, before, failure):
+    folder = tmp_path / "venv"
+
+    def fail(command, **_):
+        folder.mkdir(exist_ok=True)
+        (folder / "half").touch()
+        if failure:
+            raise failure
+        return SimpleNamespace(returncode=1)
+
+    if before:
+        folder.mkdir()
+        (folder / before).touch()
+    monkeypatch.setattr(course.subprocess, "run", fail)
+    assert course.main(["lab"]) == (130 if failure else 1)
+    assert folder.exists() == bool(before)
+
+
+def test_an_environment_without_pip_is_completed_and_the_courses_own_made_anew(
+    repository, calls, monkeypatch, tmp_path
+):
+    recorded = course.subprocess.run
+
+    def without_pip(command, **options):
+        if "--version" in command:
+            return SimpleNamespace(returncode=1)
+        return recorded(command, **options)
+
+    folder = str((tmp_path / "venv").resolve())
+    course.subprocess.run([sys.executable, "-m", "venv", folder])
+    monkeypatch.setattr(course.subprocess, "run", without_pip)
+    course.set_up(repository)
+    assert calls[1] == [sys.executable, "-m", "venv", folder]
+    calls.clear()
+    course.set_up(repository)
+    assert calls == []
+    (repository / "requirements.txt").write_text("tqdm==4.0\n", encoding="utf-8")
+    course.set_up(repository)
+    assert calls[0] == [sys.executable, "-m", "venv", "--clear", folder]
+
+
+def test_whether_an_environment_has_pip(tmp_path, monkeypatch):
+    python = course.venv_python(tmp_path / "venv")
+    assert not course.has_pip(python)
+    venv.create(tmp_path / "venv", symlinks=os.name != "nt")
+    assert not course.has_pip(python)
+    (tmp_path / "pip.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert course.has_pip(python)
+
+
+# -------------------------------------------------------------------------------------------------------- Ctrl-C
+
+SLOW_TO_END = """
+import time
+try:
+    print("started", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    print("cleaned up", flush=True)
+    raise SystemExit(7)
+"""
+INTERRUPTED = f"""
+import os, subprocess, sys; sys.path.insert(0, {str(course.ROOT)!r})
+import course
+start = subprocess.Popen
+course.set_up = lambda *_: "python"
+course.subprocess.run = lambda *_, **__: subprocess.CompletedProcess([], 0)
+course.subprocess.Popen = lambda command, **options: start([sys.executable, "-c", {SLOW_TO_END!r}], **options)
+sys.exit(course.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for a group of processes")
+def test_ctrl_c_leaves_every_command_time_to_clean_up():
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED, name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for name in ("lab", "run", "chat", "test")
+    ]
+    for command in commands:
+        while command.stdout.readline().strip() != "started":
+            assert command.poll() is None
+        os.killpg(command.pid, signal.SIGINT)
+    for command in commands:
+        out, error = command.communicate(timeout=30)
+        assert (out, error, command.returncode) == ("cleaned up\n", "", 7)
+
+
+def test_ctrl_c_during_a_set_up_shows_no_traceback(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(course, "set_up", interrupted)
+    assert course.main(["lab"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+# --------------------------------------------------------------------------------------------------- the tests
 
 
 def test_tests_run_two_at_a_time_with_one_thread_and_the_tiny_model(calls, monkeypatch):

@@ -389,6 +389,23 @@ def add_asset(folder, **_):
     (folder / "shared" / "assets" / "tiny.safetensors").write_bytes(b"1")
 
 
+def rewrite_imported_module(folder, **_):
+    (folder / "appendix").mkdir()
+    (folder / "appendix" / "g_chat_terminal.py").write_text("x = 1", encoding="utf-8")
+
+
+def rewrite_settings(folder, **_):
+    (folder / "pyproject.toml").write_text("", encoding="utf-8")
+
+
+def add_conftest(folder, **_):
+    (folder / "conftest.py").write_text("x = 1", encoding="utf-8")
+
+
+def add_conftest_of_a_folder(folder, **_):
+    (folder / "ch02" / "conftest.py").write_text("x = 1", encoding="utf-8")
+
+
 def ask_for_fresh(options, **_):
     options["--fresh"] = True
 
@@ -402,7 +419,19 @@ def use_other_kernels(monkeypatch, **_):
 
 
 @pytest.mark.parametrize(
-    "change", [rewrite_notebook, rewrite_shared, add_asset, ask_for_fresh, run_in_ci, use_other_kernels]
+    "change",
+    [
+        rewrite_notebook,
+        rewrite_shared,
+        add_asset,
+        rewrite_imported_module,
+        rewrite_settings,
+        add_conftest,
+        add_conftest_of_a_folder,
+        ask_for_fresh,
+        run_in_ci,
+        use_other_kernels,
+    ],
 )
 def test_a_notebook_runs_again_after_any_change(repository, memory, monkeypatch, change):
     path = repository / PATH

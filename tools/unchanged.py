@@ -1,9 +1,9 @@
 """Notebooks that passed and have not changed since are not run again by the test command.
 
 Executing them is the longest part of the tests. A notebook counts as unchanged while its own file, everything
-in `shared/`, the requirements, the interpreter and the variables that choose processor kernels are what they
-were when all of its cells passed. `--fresh`, or the variable CI, runs everything. conftest.py connects this
-with pytest.
+in `shared/`, the appendix's modules, pytest's settings, the requirements, the interpreter and the variables that
+choose processor kernels are what they were when all of its cells passed. `--fresh`, or the variable CI, runs
+everything. conftest.py connects this with pytest.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ from course import ROOT
 from tools.cells import code_cells, read_notebook
 from tools.notebooks import all_notebooks
 
+FILES = (
+    "shared/**/*",
+    "requirements*.txt",
+    "appendix/*.py",
+    "ch[0-9][0-9]/*.jsonl",
+    "conftest.py",
+    "*/conftest.py",
+    "pyproject.toml",
+)
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "COURSE_MODEL")
 
 
@@ -29,8 +38,7 @@ def surroundings(root: Path) -> bytes:
     """Hash of everything that the notebooks' outputs depend on, apart from the notebooks."""
     digest = hashlib.sha256(sys.version.encode())
     digest.update(repr([os.environ.get(name) for name in VARIABLES]).encode())
-    files = [*sorted((root / "shared").rglob("*")), *sorted(root.glob("requirements*.txt"))]
-    for path in files:
+    for path in (path for pattern in FILES for path in sorted(root.glob(pattern))):
         if path.is_file() and "__pycache__" not in path.parts:
             digest.update(
                 path.relative_to(root).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest()
