@@ -121,6 +121,18 @@ def test_a_failing_cell_is_named_and_the_file_stays(repository):
     assert path.read_bytes() == before
 
 
+def test_an_edit_made_meanwhile_is_kept(repository):
+    first, second = repository / PATH, (repository / PATH).with_name("other.ipynb")
+    edits_the_next = f"_ = open({str(second)!r}, 'a').write(' ')"
+    edits_itself = f"_ = open({str(second)!r}, 'a').write('  ')"
+    write_notebook(make_notebook([("code", edits_the_next)]), first)
+    write_notebook(make_notebook([("code", edits_itself)]), second)
+    before = second.read_bytes()
+    with pytest.raises(NotebookError, match=r"other\.ipynb was edited while it ran"):
+        execute_all([first, second])
+    assert second.read_bytes() == before + b"   "
+
+
 def test_two_at_a_time_and_a_failure_leaves_the_others_written(repository, tmp_path):
     """The third, which fails, is named; the fourth is stopped then, and neither is written."""
     sources = {

@@ -38,16 +38,19 @@ def execute_all(paths: Sequence[Path], destination: Path | None = None, jobs: in
     """Execute notebooks, begun in order and `jobs` at a time, with one progress bar over all their code cells.
 
     Each runs with its own folder as working folder and is written back, or into `destination` if that is
-    given. Raises NotebookError at the first cell that fails; what was finished by then is written.
+    given. Raises NotebookError at the first cell that fails, or if a notebook was edited while it ran; what was
+    finished by then is written.
     """
-    notebooks = [read_notebook(path) for path in paths]
-    total = sum(len(code_cells(notebook)) for notebook in notebooks)
+    total = sum(len(code_cells(read_notebook(path))) for path in paths)
     clients: list[NotebookClient] = []
 
-    def work(path: Path, notebook: nbformat.NotebookNode) -> None:
+    def work(path: Path) -> None:
         bar.set_description(path.name)
+        begun, notebook = path.read_bytes(), read_notebook(path)
         clients.append(client_for(notebook, path, bar))
         execute(clients[-1], path, kernel_environment(jobs))
+        if destination is None and path.read_bytes() != begun:
+            raise NotebookError(f"{path} was edited while it ran and is left as it is: execute it again.")
         target = path if destination is None else destination / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         write_notebook(clean(notebook), target)
@@ -56,7 +59,7 @@ def execute_all(paths: Sequence[Path], destination: Path | None = None, jobs: in
         tqdm(total=total, unit="cell", file=sys.stderr, dynamic_ncols=True) as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):
-        running = [pool.submit(work, *pair) for pair in zip(paths, notebooks, strict=True)]
+        running = [pool.submit(work, path) for path in paths]
         try:
             for done in as_completed(running):
                 done.result()
