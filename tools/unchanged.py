@@ -1,9 +1,9 @@
 """Notebooks that passed and have not changed since are not run again by the test command.
 
 Executing them is the longest part of the tests. A notebook counts as unchanged while its own file, everything
-in `shared/`, the appendix's modules, pytest's settings, the requirements, the interpreter and the variables that
-choose processor kernels are what they were when all of its cells passed. `--fresh`, or the variable CI, runs
-everything. conftest.py connects this with pytest.
+in `shared/`, the appendix's modules, the chapters' recordings, pytest's settings, the requirements, the interpreter and
+the variables that choose processor kernels are what they were when all of its cells passed. `--fresh`, or the variable
+CI, runs everything. conftest.py connects this with pytest.
 """
 
 from __future__ import annotations
