@@ -30,6 +30,7 @@ from shared import distributed
 from shared.evaluator import evaluate
 from shared.formats.checkpoints import (
     checkpoint_path,
+    going_on_from,
     list_checkpoints,
     load_training_state,
     pack_optimizer,
@@ -327,14 +328,16 @@ class Trainer:
             self.history = self.log.cut(self.step)
 
     def _load(self, path: Path) -> None:
-        state, tensors = load_training_state(path)
+        with going_on_from(path):
+            state, tensors = load_training_state(path)
+            if not self.config.lora_rank:
+                loaded, _ = load_model(path, device="cpu", dtype="float32")
         self._check(state, path)
         if self.config.lora_rank:
             with torch.no_grad():
                 for name, adapter in self._adapters().items():
                     adapter.copy_(distributed.spread_like(tensors[f"lora.{name}"], adapter))
         else:
-            loaded, _ = load_model(path, device="cpu", dtype="float32")
             distributed.copy_weights(loaded, self.model)
         patterns = [p for group in self.optimizer.param_groups for p in group["params"]]
         unpack_optimizer(self.optimizer, _spread_moments(tensors, patterns))

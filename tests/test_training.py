@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 import signal
 from dataclasses import dataclass
 
@@ -126,6 +127,40 @@ def test_other_settings_make_another_run(tmp_path):
     ):
         make(out=str(tmp_path), learning_rate=0.5).train()
     make(out=str(tmp_path), save_every=3, eval_every=1).train()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("training_state.json", {}),
+        ("training_state.safetensors", {}),
+        ("model.safetensors", {}),
+        ("config.json", {}),
+        ("training_state.safetensors", {"lora_rank": 2}),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_with_the_older_one_to_go_on_from(tmp_path, name, settings):
+    straight, out = make(**settings), {"out": str(tmp_path), **settings}
+    straight.train()
+    make(**out, steps=5).train()
+    newest = tmp_path / "step-000005" / name
+    newest.write_bytes(newest.read_bytes()[:20])
+    with pytest.raises(
+        ValueError, match=r"To go on from step-000004, delete the folder .*step-000005, which cannot be read\.$"
+    ):
+        make(**out).train()
+    shutil.rmtree(newest.parent)
+    resumed = make(**out)
+    resumed.train()
+    assert_same_weights(straight.model, resumed.model)
+    assert [record["step"] for record in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_where_the_only_checkpoint_is_damaged_the_mend_is_to_start_anew(tmp_path):
+    make(out=str(tmp_path), steps=2).train()
+    (tmp_path / "step-000002" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"To start anew, delete the folder .*step-000002"):
+        make(out=str(tmp_path)).train()
 
 
 def test_adapters_need_the_base_model_they_were_trained_on(tmp_path):

@@ -34,6 +34,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         _make_ordinary(temporary)
+        _write_through(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -56,6 +57,8 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         yield temporary
         for path in (temporary, *temporary.iterdir()):
             _make_ordinary(path)
+        for path in temporary.iterdir():
+            _write_through(path)
         _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -89,6 +92,12 @@ def _make_ordinary(path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def _write_through(path: Path) -> None:
+    """Wait until a file is on the disk: after a power cut, its new name could else stand for an empty one."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def export_hf(model: CausalLM, tokenizer: Tokenizer, folder: str | Path) -> None:
@@ -129,6 +138,17 @@ def load_training_state(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
         raise ValueError(
             f"{folder} is no checkpoint to go on from ({error}): name another one or start anew."
         ) from error
+
+
+@contextmanager
+def going_on_from(folder: Path) -> Iterator[None]:
+    """Let whatever stops a run's checkpoint from being read be an error that says how to go on without it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        older = list_checkpoints(folder.parent)[:-1]
+        place = f"go on from {older[-1].name}" if older else "start anew"
+        raise ValueError(f"{error} To {place}, delete the folder {folder}, which cannot be read.") from error
 
 
 def checkpoint_path(root: str | Path, step: int) -> Path:
