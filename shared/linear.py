@@ -37,12 +37,12 @@ class Linear(nn.Linear):
         """Multiply x (..., in_features) to (..., out_features)."""
         # The same as self.weight and self.bias, which Python would look for elsewhere in vain first.
         weight, bias = self._parameters["weight"], self._parameters.get("bias")
-        tokens = x.numel() // self.in_features
-        if (tokens + READING) * self.in_features * self.out_features < WORTH_STARTING or not _can_use_onednn(
-            x
-        ):
-            return F.linear(x, weight, bias)
-        return _onednn_linear(x, weight, bias, "none", [], "")
+        if _onednn_linear is not None:
+            tokens = x.numel() // self.in_features
+            work = (tokens + READING) * self.in_features * self.out_features
+            if work >= WORTH_STARTING and _can_use_onednn(x):
+                return _onednn_linear(x, weight, bias, "none", [], "")
+        return F.linear(x, weight, bias)
 
 
 def lay_out(model: nn.Module) -> None:
@@ -58,8 +58,7 @@ def lay_out(model: nn.Module) -> None:
 
 def _can_use_onednn(x: Tensor) -> bool:
     return (
-        _onednn_linear is not None
-        and x.dtype == torch.float32
+        x.dtype == torch.float32
         and x.is_cpu
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")

@@ -71,7 +71,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of x."""
-        return rms_norm(x, self.weight, self.eps)
+        # The same as self.weight, which Python would look for elsewhere in vain first.
+        return rms_norm(x, self._parameters["weight"], self.eps)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -40,6 +40,8 @@ def expect(got: Any, expected: Any, case: str = "", tolerance: float = 1e-6) -> 
 
 def agree(got: Any, expected: Any, tolerance: float) -> bool:
     """Whether two values are equal in the sense of `expect`."""
+    if type(got).__module__ == "numpy":
+        got = got.tolist()
     if isinstance(got, torch.Tensor) or isinstance(expected, torch.Tensor):
         return tensors_agree(got, expected, tolerance)
     if isinstance(expected, bool) or isinstance(got, bool) or expected is None:

@@ -147,7 +147,7 @@ def watch(function: Callable, may_return_none: bool = False) -> Callable:
             raise NotStarted(f"{name_of(function)} raises NotImplementedError") from error
         except (Exception, SystemExit) as error:
             raise SolutionError(
-                f"{name_of(function)} raised {described(error)}{line_in(function, error)}"
+                f"{name_of(function)}{given(args)} raised {described(error)}{line_in(function, error)}"
             ) from error
         if is_blank(result) and not (result is None and may_return_none):
             raise NotStarted(f"{name_of(function)} returns {shown(result)}")
@@ -165,6 +165,12 @@ def is_blank(value: Any) -> bool:
 def name_of(function: Callable) -> str:
     """Name of a function for a message."""
     return getattr(function, "__name__", "your function")
+
+
+def given(arguments: tuple) -> str:
+    """The plain ones among a call's arguments, for a message; the others as '...'."""
+    plain = (bool, int, float, str, list, tuple, dict, type(None))
+    return "(" + ", ".join(shown(a) if isinstance(a, plain) else "..." for a in arguments) + ")"
 
 
 def described(error: BaseException) -> str:

@@ -26,6 +26,13 @@ def letters(answer: Any) -> str:
     return "".join(sorted(set(re.findall(r"[a-z]", re.sub(r"\band\b", " ", text)))))
 
 
+def number(answer: Any, case: str) -> Any:
+    """An answer that is to be a number; in quotation marks it is a text."""
+    if isinstance(answer, str):
+        raise Mismatch("a number, without quotation marks", answer, case)
+    return answer
+
+
 def word(answer: Any) -> str:
     """An answer of one word, without case, spaces and quotation marks."""
     return str(answer).strip(" .'\"").lower()
@@ -67,7 +74,8 @@ def check_verifiable(answer):
 @register("1.5", title="probability of a word", hint="section 1.8: the probabilities of its tokens multiply")
 def check_word(answer):
     """A product of token probabilities."""
-    expect_right(answer, 0.72, case="the probability of the whole word")
+    case = "the probability of the whole word"
+    expect_right(number(answer, case), 0.72, case)
     return "0.9 * 0.8 * 1.0: a word of several tokens needs each of them in turn"
 
 
@@ -106,7 +114,8 @@ def check_worlds(answer):
 )
 def check_cost(answer):
     """Operations for the additional tokens."""
-    expect_right(answer, EXTRA_OPERATIONS, case="the additional floating-point operations", tolerance=1e-3)
+    case = "the additional floating-point operations"
+    expect_right(number(answer, case), EXTRA_OPERATIONS, case, tolerance=1e-3)
     return "84 more tokens * 2 * 600 million: about 0.1 trillion operations"
 
 
@@ -117,5 +126,8 @@ def check_cost(answer):
 )
 def check_tokens_per_right_answer(answer):
     """Tokens of one answer divided by its accuracy."""
-    expect_right(answer, {"direct": 20, "steps": 100}, case="tokens for each right answer", tolerance=1e-3)
+    case = "tokens for each right answer"
+    for value in answer.values() if isinstance(answer, dict) else []:
+        number(value, case)
+    expect_right(answer, {"direct": 20, "steps": 100}, case, tolerance=1e-3)
     return "steps are five times dearer here, and still the better buy where a wrong answer costs more than tokens"

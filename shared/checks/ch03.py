@@ -76,8 +76,11 @@ def _well_formed(case: object) -> bool:
 )
 def check_test_cases(cases):
     """Every case must be labelled rightly; together they must tell every faulty verifier from a right one."""
-    if not isinstance(cases, (list, tuple)) or not cases or not all(map(_well_formed, cases)):
-        raise Mismatch("a list of (prediction, gold, True or False)", cases)
+    if not isinstance(cases, (list, tuple)) or not cases:
+        raise Mismatch("a list of cases (prediction, gold, True or False)", cases)
+    for number, case in enumerate(cases, start=1):
+        if not _well_formed(case):
+            raise Mismatch("(prediction, gold, True or False), the first two of them texts", case, f"case {number}")
     if len(cases) > MOST_CASES:
         raise Mismatch(f"at most {MOST_CASES} cases", f"{len(cases)} cases")
     for prediction, gold, same in cases:
@@ -110,6 +113,8 @@ def check_length_by_verdict(length_by_verdict):
     """Groups of different sizes, and groups that are empty."""
     cases = [
         ([10, 20, 60, 90], [True, True, False, True], {"all": 45, "right": 40, "wrong": 60}, "four records"),
+        ([10, 21, 30], [True, True, False], {"all": 61 / 3, "right": 15.5, "wrong": 30}, "uneven averages"),
+        ([], [], {"all": None, "right": None, "wrong": None}, "no records"),
         ([10, 20], [True, True], {"all": 15, "right": 15, "wrong": None}, "two records that are both right"),
         (
             [30, 40, 80],
@@ -129,7 +134,7 @@ def check_length_by_verdict(length_by_verdict):
 @register(
     "3.3",
     title="a balanced evaluation set",
-    hint="group by level, then random.Random(seed).sample(group, per_level); random.Random keeps the seed to itself",
+    hint="group by level; a random.Random of your own keeps the seed to itself",
 )
 def check_balanced_set(balanced_set):
     """Counts by level, membership, seeds, and the error where there are too few."""
@@ -153,6 +158,11 @@ def check_balanced_set(balanced_set):
     expect(again == names, True, case="the same problems in the same order with the same seed")
     other = [p["unique_id"] for p in balanced_set(problems, per_level=6, seed=1)]
     expect(set(other) == set(names), False, case="the same problems with another seed")
+    without = [p for p in problems if p["level"] != 2]
+    smallest = min(Counter(p["level"] for p in without).values())
+    counts = Counter(p["level"] for p in balanced_set(without, per_level=smallest, seed=0))
+    case = f"problems without level 2, per_level={smallest}, as many as the smallest level has"
+    expect(dict(sorted(counts.items())), dict.fromkeys((1, 3, 4, 5), smallest), case)
     _expect_refusal(balanced_set, problems)
     return "equally many problems of each level, the same ones for the same seed"
 
@@ -196,7 +206,9 @@ def check_few_shot_prompt(few_shot_prompt):
         starts = render_prompt(problem["problem"], "cot")
         expect(starts in prompt, True, case="each example being asked with render_prompt(..., 'cot')")
     expect(few_shot_prompt(three["problem"], []), question, case="no examples")
-    leaking = few_shot_prompt(one["problem"], [one, two])
+    given = [one, two]
+    leaking = few_shot_prompt(one["problem"], given)
+    expect(len(given), 2, case="the length of the list of examples, which must stay as it is")
     expect(one["solution"] in leaking, False, case="the problem's own solution standing in its prompt")
     expect(two["solution"] in leaking, True, case="the other example standing in it all the same")
     return "worked examples first, then the problem, and never its own solution"
@@ -210,8 +222,8 @@ def check_normal_interval(normal_interval):
     """Figures worked out by hand, and both ends of the scale."""
     cases = {
         (250, 500): (0.456173, 0.543827),
-        (160, 500): (0.279113, 0.360887),
-        (9, 10): (0.714061, 1.0),
+        (160, 500): (0.279112, 0.360888),
+        (9, 10): (0.714058, 1.0),
         (1, 20): (0.0, 0.145519),
         (0, 20): (0.0, 0.0),
         (20, 20): (1.0, 1.0),

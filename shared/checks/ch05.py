@@ -22,6 +22,7 @@ def check_tie_breaker(vote_with_tie_break):
         (["3", "5", "5", "3"], [-2.0, -1.0, -1.5, -0.5], "3", "a tie whose best score is not the first one"),
         (["3", "3", "5", "5"], [-5.0, -0.5, -1.0, -1.0], "3", "a tie of a mixed class with an even one"),
         ([None, None, "7"], [5.0, 5.0, -9.0], "7", "two abstentions and one answer"),
+        ([None, "3", "5"], [-0.1, -9.0, -0.5], "5", "an abstention before a tie"),
         (["4", "6", "8"], [-1.0, -1.0, -1.0], "4", "a tie in votes and scores (the first wins)"),
     ]
     for answers, scores, expected, case in cases:
@@ -52,6 +53,8 @@ def check_arithmetic_score(arithmetic_score):
         ("\nx=4\n4 mod 3=1\n(1,2)=(1,2)", 0.0, "lines that are no plain arithmetic"),
         ("  3*4=12  \n", 1.0, "a line with spaces around it"),
         ("", 0.0, "the empty text"),
+        ("2+2=4\n2+2=4\n2+2=5", 1 / 3, "a line that comes twice"),
+        ("12 + 5 = 17", 0.0, "a line with spaces inside, which does not match ARITHMETIC"),
         ("\n1/0=3\n4-1=3", 0.0, "a division by zero, which is false, and a true line"),
     ]
     for text, expected, case in cases:
@@ -65,7 +68,7 @@ def check_arithmetic_score(arithmetic_score):
 @register(
     "5.3",
     title="length-normalised score",
-    hint="sum(logprobs) / len(logprobs) ** alpha; nothing is -math.inf",
+    hint="alpha = 0 gives the sum and alpha = 1 the mean; without tokens there is nothing to divide by",
 )
 def check_length_score(length_score):
     """The sum at 0, the mean at 1, something between at 0.5."""
