@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.pop("COURSE_MODEL", None)
+# A shell starts what runs in the background deaf to Ctrl-C, and its children with it; tests that press it would wait.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # What notebooks measure while they are tested does not belong in the reader's own ledger.
 os.environ["COURSE_LEDGER"] = os.path.join(tempfile.gettempdir(), f"course-ledger-{os.getpid()}.jsonl")
 

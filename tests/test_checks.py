@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,7 +76,7 @@ def test_an_exception_is_reported_with_cause_and_line_not_as_a_traceback(doublin
     check("99.1", failing)
     out = capsys.readouterr().out
     assert out == (
-        "✗ 99.1: failing raised ValueError: bad value 6 (line 3 of it); hint: add the number to itself\n"
+        "✗ 99.1: failing(3) raised ValueError: bad value 6 (line 3 of it); hint: add the number to itself\n"
     )
 
 
@@ -84,7 +85,20 @@ def leaving(value):
 
 
 def test_even_exit_is_caught(doubling):
-    assert "leaving raised SystemExit: bye" in outcome("99.1", leaving).message
+    assert "leaving(3) raised SystemExit: bye" in outcome("99.1", leaving).message
+
+
+def failing_on_four(number, text, items, tensor):
+    raise IndexError("list index out of range")
+
+
+def test_the_message_names_the_plain_arguments_on_which_a_solution_raised():
+    @register("99.4", title="four arguments", hint="none")
+    def check_four(solution):
+        solution(3, "two", [1.5, None], torch.zeros(2))
+
+    wanted = "failing_on_four(3, 'two', [1.5, None], ...) raised IndexError: list index out of range"
+    assert wanted in outcome("99.4", failing_on_four).message
 
 
 @pytest.mark.parametrize("solution", ["text", 3, lambda value: object(), lambda: 1, [1]])
@@ -164,6 +178,51 @@ def test_expect_rejects(got, expected):
         expect(got, expected)
 
 
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        (np.int64(3), 3),
+        (np.int64(3), 3.0),
+        (np.float64(0.5), 0.5),
+        (np.float32(0.1), 0.1),
+        (np.bool_(True), True),
+        (np.array([1, 2]), [1, 2]),
+        (np.array([[0.5], [1.5]]), [[0.5], [1.5]]),
+        (np.array([1.0, 2.0]), torch.tensor([1.0, 2.0])),
+        ({"a": np.int64(1), "b": np.array([True, False])}, {"a": 1, "b": [True, False]}),
+        ([np.float64(0.5), (np.int64(1), np.bool_(False))], [0.5, (1, False)]),
+    ],
+)
+def test_expect_accepts_numpy(got, expected):
+    expect(got, expected)
+
+
+def test_numpy_numbers_agree_within_the_tolerance():
+    expect(np.float32(0.1004), 0.1, tolerance=1e-3)
+    with pytest.raises(Mismatch):
+        expect(np.float32(0.1004), 0.1, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        (np.int64(4), 3),
+        (np.int64(1), True),
+        (np.bool_(True), 1),
+        (np.bool_(False), True),
+        (np.float64("nan"), 1.0),
+        (np.array([1, 2]), [1, 3]),
+        (np.array([1, 2]), [1, 2, 3]),
+        (np.array([3]), 3),
+        ({"a": np.int64(2)}, {"a": 1}),
+        ([0.5, np.float64(0.6)], [0.5, 0.5]),
+    ],
+)
+def test_expect_rejects_numpy(got, expected):
+    with pytest.raises(Mismatch, match=r"expected .*, got "):
+        expect(got, expected)
+
+
 def test_long_results_are_shortened():
     assert len(str(Mismatch("x" * 1000, torch.zeros(1000)))) < 400
 
@@ -214,6 +273,24 @@ def test_a_plausible_wrong_answer_is_rejected(number, answer, capsys):
     assert result.message.startswith(f"✗ {number}: ")
     assert "; hint: " in result.message
     assert "Traceback" not in result.message
+
+
+@torch.inference_mode()
+def logits_with_a_cache(model, ids):
+    return model(torch.tensor([ids], device=model.device), model.new_cache())[0, -1]
+
+
+@torch.inference_mode()
+def logits_in_double_precision(model, ids):
+    return model(torch.tensor([ids], device=model.device))[0, -1].double()
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"), [("2.2", logits_with_a_cache), ("2.2", logits_in_double_precision)]
+)
+def test_another_right_answer_passes(number, answer):
+    result = outcome(number, answer)
+    assert result.passed, result.message
 
 
 @pytest.mark.parametrize("number", registered_numbers())

@@ -31,6 +31,8 @@ def check_group_advantages(group_advantages):
         raise Mismatch("one list of advantages a group, as long as the group", got, "three groups")
     for rewards, advantages, right in zip(groups, got, expected, strict=True):
         expect(list(advantages), right, case=f"the group {rewards} (of three groups)", tolerance=1e-3)
+    small = group_advantages([[0.001, 0.0, 0.0, 0.0]])
+    expect(small, [[1.25, -1.25 / 3, -1.25 / 3, -1.25 / 3]], case="the group [0.001, 0, 0, 0]", tolerance=1e-5)
     for reward in (0.0, 1.0):
         expect(group_advantages([[reward] * 4]), [[0.0] * 4], case=f"four rewards of {reward}")
     _expect_value_error(group_advantages)
@@ -109,7 +111,7 @@ def check_leave_one_out(leave_one_out):
 @register(
     "6.4",
     title="completion mask",
-    hint="column c of a row is part of the completion if prompt_length <= c < prompt_length + completion_length",
+    hint="at which column does a completion begin, and how many columns later does it end?",
 )
 def check_completion_mask(completion_mask):
     """Prompts of different lengths, a row that fills the width, and end tokens that look like padding."""
@@ -129,6 +131,7 @@ def check_completion_mask(completion_mask):
 SHAPED = [
     ("\n12+5=17\n17*7=119\nThe answer is \\boxed{119}.", 1.0),
     (" \\boxed{119.0}", 1.0),
+    (" \\boxed{\\frac{238}{2}}", 1.0),
     (" \\boxed{93}", 0.1),
     (" \\boxed{1} \\boxed{2} \\boxed{3} \\boxed{4} \\boxed{5} \\boxed{6}", 0.1),
     (" First \\boxed{93}, no: \\boxed{119}.", 1.0),

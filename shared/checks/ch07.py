@@ -32,7 +32,7 @@ SLOPES = {
 @register(
     "7.1",
     title="slope of the clipped objective",
-    hint="the slope is A, but 0 above 1 + clip_high if A > 0, and 0 below 1 - clip_low if A < 0",
+    hint="which of the two terms is the minimum, and does it depend on the ratio? Ask for each sign of A",
 )
 def check_clip_slope(clip_slope):
     """Both signs, both sides, unequal bounds, and advantages that are not 1."""
@@ -127,7 +127,14 @@ def _needs_no_answer(text: str) -> float:
     return float(bool(opened and closed and thinking.strip() and not before.strip()))
 
 
+def _allows_a_second_closing_tag(text: str) -> float:
+    before, opened, thinking, closed, after = _parts(text)
+    after = after.replace("</think>", "")
+    return reward_format(before + opened + thinking + closed + after, {})
+
+
 FAULTY = {
+    "accepts a second closing tag": _allows_a_second_closing_tag,
     "forbids a '<' inside the thinking": _forbids_less_than,
     "does without the closing tag": _needs_no_closing_tag,
     "is content with a box inside the thinking": _takes_the_box_from_the_thinking,
@@ -151,7 +158,7 @@ def check_format_cases(cases):
     for text, reward in cases:
         expect(float(reward), reward_format(text, {}), case=f"the expected reward of {text!r}")
     for fault, function in FAULTY.items():
-        if all(function(text) == reward for text, reward in cases):
+        if all(function(text) == float(reward) for text, reward in cases):
             raise Mismatch("a case that catches it", "none", f"a reward that {fault}")
     return f"{len(cases)} cases, and all {len(FAULTY)} faulty rewards are caught"
 
@@ -221,7 +228,7 @@ def check_diagnoses(diagnoses):
 @register(
     "7.6",
     title="GDPO's advantages",
-    hint="each reward by itself within its group, then the weighted sum, then divide by its spread over all rollouts",
+    hint="each reward by itself within its group, then the weighted sum, then divide by its spread over all; with n - 1",
 )
 def check_gdpo_advantages(gdpo_advantages):
     """The two groups of section 7.7, weights, a reward that is equal for all, and an input left as it is."""
@@ -238,10 +245,10 @@ def check_gdpo_advantages(gdpo_advantages):
             [[-3 * half, 3 * half], [-4 * half, 4 * half]],
         ),
         (
-            "one group of three, whose first reward is always 0.1",
-            torch.tensor([[[0.1, 5.0], [0.1, 3.0], [0.1, 1.0]]]),
+            "one group of seven, whose first reward is always 0.1",
+            torch.tensor([[[0.1, float(k)] for k in range(7)]]),
             [1.0, 2.0],
-            [[2.0, 0.0, -2.0]],
+            [[-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]],
         ),
     ]
     for case, values, weights, combined in cases:

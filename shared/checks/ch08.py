@@ -27,11 +27,16 @@ def check_length_statistics(length_statistics):
     expect(length_statistics(twenty), expected, case="completions of 1 to 20 tokens")
     expected = {"examples": 1, "mean": 7.0, "p95": 7, "longest": 7}
     expect(length_statistics([_example(90, 7)]), expected, case="one completion of 7 tokens")
-    three = [_example(5, 3), _example(5, 90), _example(5, 6)]
+    three = [_example(5, 3), _example(5, 90), _example(5, 7)]
     expect(
         length_statistics(three),
-        {"examples": 3, "mean": 33.0, "p95": 90, "longest": 90},
-        case="completions of 3, 90 and 6 tokens",
+        {"examples": 3, "mean": 100 / 3, "p95": 90, "longest": 90},
+        case="completions of 3, 90 and 7 tokens",
+    )
+    expect(
+        length_statistics([_example(5, n) for n in range(1, 32)]),
+        {"examples": 31, "mean": 16.0, "p95": 30, "longest": 31},
+        case="completions of 1 to 31 tokens",
     )
     return "prompts are left out, and the 95th percentile is a length that occurs"
 
@@ -62,6 +67,8 @@ def check_completion_text(completion_text):
         )
     spaced = {**ROW, "thinking": "\n2*3=6\n6+1=7\n", "content": " \\boxed{7}\n"}
     expect(completion_text(spaced, "tags"), cases["tags"], case="white space around thinking and content")
+    blank = {**ROW, "thinking": " \n"}
+    expect(completion_text(blank, "plain"), cases["answer"], case="thinking of white space only")
     return "the same solution in three forms, and no empty tags"
 
 
@@ -101,7 +108,7 @@ def check_reject(reject):
             [row["content"] for row in kept],
             case=f"at most {most} a problem",
         )
-    expect(rows == given, True, case="the given rows being left as they are")
+        expect(rows == given, True, case="the given rows being left as they are")
     return "right by value, finished, and the shortest of each problem"
 
 
@@ -129,7 +136,10 @@ def check_my_soft_loss(my_soft_loss):
     same = my_soft_loss(teacher, teacher, masks["all tokens"], 2.0)
     expect(same, 0.0, case="a student that equals its teacher", tolerance=1e-5)
     given = student.clone().requires_grad_(), teacher.clone().requires_grad_()
-    my_soft_loss(*given, masks["some tokens"], 1.0).backward()
+    loss = my_soft_loss(*given, masks["some tokens"], 1.0)
+    if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
+        raise Mismatch("a tensor through which the gradient flows", loss, "logits with a gradient")
+    loss.backward()
     expect(given[0].grad is not None, True, case="a gradient that flows to the student")
     expect(given[1].grad is None, True, case="no gradient flowing to the teacher")
     return "the divergence from the teacher, where the mask is True"
@@ -150,7 +160,7 @@ def _source(name: str, kept: list[int]) -> str:
 @register(
     "8.5",
     title="fewer layers",
-    hint="dataclasses.replace the config's num_layers; copy every parameter, block i from block kept[i]",
+    hint="copy.deepcopy, then choose among its blocks; config.num_layers has to follow",
 )
 def check_with_layers(with_layers):
     """Two choices of layers, compared parameter by parameter; the given model must stay as it is."""
@@ -159,7 +169,7 @@ def check_with_layers(with_layers):
         for norm in (p for p in model.parameters() if p.ndim == 1):
             norm.mul_(1.5)  # all ones in an untrained model: to forget them would not show
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    for kept in ([0, 3], [1, 2, 3]):
+    for kept in ([0, 3], [2, 0, 1]):
         smaller = with_layers(model, kept)
         case = f"the layers {kept}"
         if not isinstance(smaller, CausalLM):

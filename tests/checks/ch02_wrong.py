@@ -55,6 +55,30 @@ def writes_on_after_the_end(model, tokenizer, prompt, stop, max_new_tokens):
     return tokenizer.decode(ids[0, start:].tolist()).split(stop)[0]
 
 
+def looks_for_token_ids_of_the_stop(model, tokenizer, prompt, stop, max_new_tokens):
+    ids = generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].token_ids
+    wanted = tokenizer.encode(stop)
+    for start in range(len(ids)):
+        if ids[start : start + len(wanted)] == wanted:
+            return tokenizer.decode(ids[:start])
+    return tokenizer.decode(ids)
+
+
+def finds_the_stop_in_the_prompt(model, tokenizer, prompt, stop, max_new_tokens):
+    text = prompt + generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].text
+    return text.split(stop)[0][len(prompt) :]
+
+
+def waits_for_a_token_that_ends_like_the_stop(model, tokenizer, prompt, stop, max_new_tokens):
+    ids = generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].token_ids
+    texts = [tokenizer.decode(ids[:end]) for end in range(1, len(ids) + 1)]
+    return next((text.removesuffix(stop) for text in texts if text.endswith(stop)), texts[-1])
+
+
+def one_token_too_many(model, tokenizer, prompt, stop, max_new_tokens):
+    return generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens + 1, stop=stop)[0].text
+
+
 def token_count(prompt_length, new_tokens, use_cache):
     if use_cache:
         return prompt_length + new_tokens - 1
@@ -84,7 +108,16 @@ def keys_only(config, tokens, batch_size, bytes_per_number):
 WRONG = {
     "2.1": [without_spaces, characters],
     "2.2": [on_the_cpu, first_position, with_gradient],
-    "2.3": [keeps_the_stop, with_the_prompt, compares_single_tokens, writes_on_after_the_end],
+    "2.3": [
+        keeps_the_stop,
+        with_the_prompt,
+        compares_single_tokens,
+        writes_on_after_the_end,
+        looks_for_token_ids_of_the_stop,
+        finds_the_stop_in_the_prompt,
+        waits_for_a_token_that_ends_like_the_stop,
+        one_token_too_many,
+    ],
     "2.4": [token_count, forgets_the_prefill, no_causal_mask],
     "2.5": [all_heads, keys_only],
 }

@@ -56,6 +56,15 @@ def fails_on_empty_groups(records):
     }
 
 
+def whole_numbers(records):
+    groups = {
+        "right": [r for r in records if r["correct"]],
+        "wrong": [r for r in records if not r["correct"]],
+    }
+    groups["all"] = records
+    return {name: sum(r["tokens"] for r in g) // len(g) if g else None for name, g in groups.items()}
+
+
 # 3.3
 def plain_sample(problems, per_level, seed):
     return random.Random(seed).sample(problems, 5 * per_level)
@@ -81,6 +90,21 @@ def with_repetition(problems, per_level, seed):
     rng = random.Random(seed)
     groups = [[p for p in problems if p["level"] == level] for level in range(1, 6)]
     return [p for group in groups for p in rng.choices(group, k=per_level)]
+
+
+def levels_1_to_5(problems, per_level, seed):
+    rng = random.Random(seed)
+    groups = [[p for p in problems if p["level"] == level] for level in range(1, 6)]
+    return [p for group in groups for p in rng.sample(group, per_level)]
+
+
+def refuses_exactly_enough(problems, per_level, seed):
+    rng = random.Random(seed)
+    levels = sorted({p["level"] for p in problems})
+    groups = [[p for p in problems if p["level"] == level] for level in levels]
+    if any(len(group) <= per_level for group in groups):
+        raise ValueError("too few problems")
+    return [p for group in groups for p in rng.sample(group, per_level)]
 
 
 # 3.4
@@ -112,6 +136,13 @@ def bare_question(problem, examples):
     return shots + problem
 
 
+def removes_from_the_given_list(problem, examples):
+    for example in list(examples):
+        if example["problem"] == problem:
+            examples.remove(example)
+    return leaks(problem, examples)
+
+
 # 3.5
 def not_cut_off(correct, n):
     p = correct / n
@@ -138,8 +169,16 @@ def in_percent(correct, n):
 
 WRONG = {
     "3.1": [ONLY_EASY_ONES, WRONG_LABEL, ALL_BUT_INTERVALS, PAIRS_WITHOUT_LABEL, TOO_MANY],
-    "3.2": [median_length, characters, divides_by_all, fails_on_empty_groups],
-    "3.3": [plain_sample, first_of_each_level, unseeded, shuffles_the_given_list, with_repetition],
-    "3.4": [answers_only, leaks, throws_all_away, question_first, bare_question],
+    "3.2": [median_length, characters, divides_by_all, fails_on_empty_groups, whole_numbers],
+    "3.3": [
+        plain_sample,
+        first_of_each_level,
+        unseeded,
+        shuffles_the_given_list,
+        with_repetition,
+        levels_1_to_5,
+        refuses_exactly_enough,
+    ],
+    "3.4": [answers_only, leaks, throws_all_away, question_first, bare_question, removes_from_the_given_list],
     "3.5": [not_cut_off, one_standard_error, forgets_the_root, in_percent],
 }

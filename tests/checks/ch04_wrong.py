@@ -1,5 +1,6 @@
 """Plausible wrong answers to the exercises of chapter 4."""
 
+import statistics
 from collections import Counter
 
 from shared.inference_scaling import decided, equivalence_classes
@@ -87,6 +88,16 @@ def divides_probabilities(probabilities, temperature, top_p):
     return _heat(_cut([p / sum(scaled) for p in scaled], top_p), 1)
 
 
+def keeps_all_that_tie_with_the_crossing_token(probabilities, temperature, top_p):
+    heated = _heat(probabilities, 1 / temperature)
+    least = min(p for p in _cut(heated, top_p) if p > 0)
+    return _heat([p if p >= least else 0.0 for p in heated], 1)
+
+
+def goes_on_when_p_is_reached_exactly(probabilities, temperature, top_p):
+    return _heat(_cut(_heat(probabilities, 1 / temperature), top_p + 1e-9), 1)
+
+
 # 4.3
 def by_spelling(answers, lengths):
     counts = Counter(a for a in answers if a is not None)
@@ -117,6 +128,32 @@ def abstentions_vote(answers, lengths):
 def length_of_the_first_member(answers, lengths):
     classes = equivalence_classes(answers)
     best = min(classes, key=lambda c: (-len(c), lengths[c[0]]), default=None)
+    return answers[best[0]] if best else None
+
+
+def _shortest_class(answers, lengths, average):
+    classes = equivalence_classes(answers)
+    return min(classes, key=lambda c: (-len(c), average([lengths[i] for i in c])), default=None)
+
+
+def spelt_as_by_the_shortest_member(answers, lengths):
+    best = _shortest_class(answers, lengths, statistics.mean)
+    return answers[min(best, key=lambda i: lengths[i])] if best else None
+
+
+def lengths_out_of_step(answers, lengths):
+    given = [a for a in answers if a is not None]
+    best = _shortest_class(given, lengths, statistics.mean)
+    return given[best[0]] if best else None
+
+
+def whole_mean_length(answers, lengths):
+    best = _shortest_class(answers, lengths, lambda numbers: sum(numbers) // len(numbers))
+    return answers[best[0]] if best else None
+
+
+def median_length(answers, lengths):
+    best = _shortest_class(answers, lengths, statistics.median)
     return answers[best[0]] if best else None
 
 
@@ -192,9 +229,12 @@ WRONG = {
     "4.1": [pairs_by_place, counts_right_ones, lost_first, leaves_out_levels_without_change],
     "4.2": [
         drops_the_crossing_token, multiplies_by_the_temperature, filters_before_the_temperature, does_not_scale_up,
-        divides_probabilities,
+        divides_probabilities, keeps_all_that_tie_with_the_crossing_token, goes_on_when_p_is_reached_exactly,
     ],
-    "4.3": [by_spelling, first_of_the_tied, shortest_of_all, abstentions_vote, length_of_the_first_member],
+    "4.3": [
+        by_spelling, first_of_the_tied, shortest_of_all, abstentions_vote, length_of_the_first_member,
+        spelt_as_by_the_shortest_member, lengths_out_of_step, whole_mean_length, median_length,
+    ],
     "4.4": [more_than_half, ties_always_lose, ties_always_count, forgets_newcomers, counts_spellings, what_is_left],
     "4.5": [prefill_only, feeds_every_token_back, of_the_shared_total, saved_tokens, mean_of_ratios],
 }  # fmt: skip

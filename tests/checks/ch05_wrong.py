@@ -49,6 +49,14 @@ def abstentions_vote(answers, scores):
     return votes.most_common(1)[0][0]
 
 
+def scores_out_of_step(answers, scores):
+    given = [a for a in answers if a is not None]
+    classes = equivalence_classes(given)
+    if not classes:
+        return None
+    return given[max(classes, key=lambda group: (len(group), max(scores[i] for i in group)))[0]]
+
+
 # 5.2
 LINE = re.compile(r"^([-\d+*/()]+)=([-\d/]+)$")
 
@@ -79,6 +87,18 @@ def compares_texts(text):
 def fails_without_lines(text):
     marks = [1 if grade(match[1], match[2]) else -1 for match in _matches(text) if match[1] != match[2]]
     return sum(marks) / len(marks)
+
+
+def every_line_once(text):
+    matches = _matches("\n".join(dict.fromkeys(line.strip() for line in text.splitlines())))
+    marks = [1 if grade(match[1], match[2]) else -1 for match in matches if match[1] != match[2]]
+    return sum(marks) / len(marks) if marks else 0.0
+
+
+def removes_spaces_first(text):
+    matches = _matches(text.replace(" ", ""))
+    marks = [1 if grade(match[1], match[2]) else -1 for match in matches if match[1] != match[2]]
+    return sum(marks) / len(marks) if marks else 0.0
 
 
 # 5.3
@@ -185,6 +205,7 @@ WRONG = {
         sum_of_scores,
         spelt_as_the_best_scored_member,
         abstentions_vote,
+        scores_out_of_step,
     ],
     "5.2": [
         empty_lines_count,
@@ -192,6 +213,8 @@ WRONG = {
         number_of_true_lines,
         compares_texts,
         fails_without_lines,
+        every_line_once,
+        removes_spaces_first,
     ],
     "5.3": [always_the_mean, alpha_times_length, probability_instead, fails_on_nothing],
     "5.4": [one_sided, all_pairs_enter, mixed_up, share_instead_of_points],

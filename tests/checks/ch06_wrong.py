@@ -1,5 +1,7 @@
 """Plausible wrong answers to the exercises of chapter 6."""
 
+import math
+import re
 import statistics
 
 import torch
@@ -35,6 +37,17 @@ def accepts_a_group_of_one(groups):
         return statistics.stdev(g) if len(g) > 1 else 0.0
 
     return [[(r - statistics.mean(g)) / (spread(g) + 1e-4) for r in g] for g in groups]
+
+
+def without_the_epsilon(groups):
+    return [
+        [(r - statistics.mean(g)) / statistics.stdev(g) if len(g) == 1 or len(set(g)) > 1 else 0.0 for r in g]
+        for g in groups
+    ]
+
+
+def epsilon_under_the_root(groups):
+    return [[(r - statistics.mean(g)) / math.sqrt(statistics.variance(g) + 1e-4) for r in g] for g in groups]
 
 
 # 6.2
@@ -126,6 +139,13 @@ def takes_the_last_number(text, problem):
     return 1.0 if grade(answer, problem["answer"]) else 0.1
 
 
+def box_up_to_the_first_brace(text, problem):
+    boxes = re.findall(r"\\boxed\{([^}]*)\}", text)
+    if not boxes:
+        return 0.0
+    return 1.0 if grade(boxes[-1], problem["answer"]) else 0.1
+
+
 WRONG = {
     "6.1": [
         population_spread,
@@ -133,9 +153,18 @@ WRONG = {
         divides_by_zero,
         overwrites_the_rewards,
         accepts_a_group_of_one,
+        without_the_epsilon,
+        epsilon_under_the_root,
     ],
     "6.2": [all_right_only, with_signal, product],
     "6.3": [includes_itself, divides_by_group_size, along_the_prompts, normalised],
     "6.4": [drops_the_end_token, counts_the_padding, counts_the_prompt, one_too_early],
-    "6.5": [adds_up, counts_boxes, looks_for_the_word, compares_texts, takes_the_last_number],
+    "6.5": [
+        adds_up,
+        counts_boxes,
+        looks_for_the_word,
+        compares_texts,
+        takes_the_last_number,
+        box_up_to_the_first_brace,
+    ],
 }

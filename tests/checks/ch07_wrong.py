@@ -88,6 +88,17 @@ two_faults_at_once = [
     ("<think>1+1=2 \\boxed{2}", 0.0),
     ("<think>\\boxed{2}</think>", 0.0),
 ]
+a_text_as_reward = [("<think>a</think>\\boxed{1}", "1")]
+the_cases_of_the_chapter = [
+    ("<think>\n1+1=2\n</think>\n\\boxed{2}", 1.0),
+    ("<think>if 1 < 2, then 2 > 1</think> \\boxed{2}", 1.0),
+    ("\\boxed{2}", 0.0),
+    ("<think>1+1=2 \\boxed{2}", 0.0),
+    ("<think></think>\\boxed{2}", 0.0),
+    ("<think>\\boxed{2}</think>", 0.0),
+    ("Sure! <think>1+1=2</think>\\boxed{2}", 0.0),
+    ("<think>1</think><think>2</think>\\boxed{2}", 0.0),
+]  # no second closing tag
 
 
 # 7.4
@@ -144,6 +155,12 @@ def forgets_the_weights(rewards, weights):
     return group_advantages(rewards, "gdpo")
 
 
+def only_nan_becomes_zero(rewards, weights):
+    normal = (rewards - rewards.mean(dim=1, keepdim=True)) / rewards.std(dim=1, keepdim=True)
+    combined = (normal.nan_to_num() * torch.tensor(weights)).sum(dim=-1)
+    return combined / combined.std()
+
+
 WRONG = {
     "7.1": [maximum_for_negative, out_of_bounds_is_zero, same_bound_twice, sign_only, swaps_the_signs],
     "7.2": [
@@ -156,7 +173,14 @@ WRONG = {
         multiplies_by_the_mask,
         a_plain_number,
     ],
-    "7.3": [only_the_good_case, only_the_obvious, thinks_less_than_is_forbidden, two_faults_at_once],
+    "7.3": [
+        only_the_good_case,
+        only_the_obvious,
+        thinks_less_than_is_forbidden,
+        two_faults_at_once,
+        a_text_as_reward,
+        the_cases_of_the_chapter,
+    ],
     "7.4": [the_sum, the_product, the_wrong_way_round, looks_for_a_tag],
     "7.5": [all_healthy, mixed_up, misspelt],
     "7.6": [
@@ -165,5 +189,6 @@ WRONG = {
         over_the_whole_batch,
         divides_in_each_group,
         forgets_the_weights,
+        only_nan_becomes_zero,
     ],
 }

@@ -1,5 +1,6 @@
 """Plausible wrong answers to the exercises of chapter 8."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -32,6 +33,16 @@ def unsorted(examples):
     return {**_statistics(lengths), "p95": lengths[place]}
 
 
+def rounds_the_place(examples):
+    lengths = sorted(e.completion_length for e in examples)
+    return {**_statistics(lengths), "p95": lengths[round(0.95 * len(lengths)) - 1]}
+
+
+def rounds_the_mean(examples):
+    result = _statistics([e.completion_length for e in examples])
+    return {**result, "mean": round(result["mean"], 1)}
+
+
 # 8.2
 def empty_tags(row, form):
     thinking, content = row["thinking"].strip(), row["content"].strip()
@@ -51,6 +62,13 @@ def keeps_white_space(row, form):
     if form == "answer" or not row["thinking"]:
         return f" {row['content']}"
     thinking, content = row["thinking"], row["content"]
+    return f"\n<think>\n{thinking}\n</think>\n\n{content}" if form == "tags" else f"\n{thinking}\n\n{content}"
+
+
+def strips_when_it_is_too_late(row, form):
+    thinking, content = row["thinking"].strip(), row["content"].strip()
+    if form == "answer" or not row["thinking"]:
+        return f" {content}"
     return f"\n<think>\n{thinking}\n</think>\n\n{content}" if form == "tags" else f"\n{thinking}\n\n{content}"
 
 
@@ -88,6 +106,16 @@ def first_come(rows, most):
     return kept
 
 
+def overwrites_the_given_rows(rows, most):
+    kept = _by_problem(
+        rows,
+        most,
+        lambda r: r["finish_reason"] == "stop" and grade(extract_answer(r["content"]) or "", r["answer"]),
+    )
+    rows[:] = kept
+    return kept
+
+
 # 8.4
 def _divergence(student, teacher, temperature):
     ours, theirs = (student / temperature).log_softmax(-1), (teacher.detach() / temperature).log_softmax(-1)
@@ -110,6 +138,14 @@ def reverse(student, teacher, mask, temperature):
 def trains_the_teacher(student, teacher, mask, temperature):
     ours, theirs = (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
     return temperature**2 * (theirs.exp() * (theirs - ours)).sum(-1)[mask].mean()
+
+
+def a_plain_number(student, teacher, mask, temperature):
+    return temperature**2 * _divergence(student, teacher, temperature)[mask].mean().item()
+
+
+def detaches_the_student(student, teacher, mask, temperature):
+    return temperature**2 * _divergence(student.detach(), teacher, temperature)[mask].mean()
 
 
 # 8.5
@@ -139,10 +175,40 @@ def untrained(model, kept):
     return CausalLM(replace(model.config, num_layers=len(kept)))
 
 
+def in_sorted_order(model, kept):
+    smaller = copy.deepcopy(model)
+    smaller.blocks = torch.nn.ModuleList(smaller.blocks[i] for i in sorted(kept))
+    smaller.config = replace(model.config, num_layers=len(kept))
+    return smaller
+
+
+def deletes_the_other_layers(model, kept):
+    smaller = copy.deepcopy(model)
+    for i in reversed(range(len(smaller.blocks))):
+        if i not in kept:
+            del smaller.blocks[i]
+    smaller.config = replace(model.config, num_layers=len(kept))
+    return smaller
+
+
 WRONG = {
-    "8.1": [with_the_prompt, without_the_end_token, unsorted],
-    "8.2": [empty_tags, answers_on_a_new_line, keeps_white_space],
-    "8.3": [compares_texts, keeps_unfinished, no_verifier, first_come],
-    "8.4": [without_the_factor, mean_over_all, reverse, trains_the_teacher],
-    "8.5": [first_layers, shared_weights, attention_only, untrained],
+    "8.1": [with_the_prompt, without_the_end_token, unsorted, rounds_the_place, rounds_the_mean],
+    "8.2": [empty_tags, answers_on_a_new_line, keeps_white_space, strips_when_it_is_too_late],
+    "8.3": [compares_texts, keeps_unfinished, no_verifier, first_come, overwrites_the_given_rows],
+    "8.4": [
+        without_the_factor,
+        mean_over_all,
+        reverse,
+        trains_the_teacher,
+        a_plain_number,
+        detaches_the_student,
+    ],
+    "8.5": [
+        first_layers,
+        shared_weights,
+        attention_only,
+        untrained,
+        in_sorted_order,
+        deletes_the_other_layers,
+    ],
 }
