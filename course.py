@@ -59,7 +59,6 @@ def venv_python(folder):
 def requirements_stamp(root, name):
     """Hash of everything that decides what gets installed for one requirements file."""
     digest = hashlib.sha256(("%d.%d " % sys.version_info[:2]).encode())
-    digest.update(os.environ.get("COURSE_TORCH_INDEX", "").encode())
     for path in requirement_files(root, name):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -290,15 +289,28 @@ def parser():
     main_parser = argparse.ArgumentParser(prog="course.py", description="Set up and run the course.")
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser(
-        "lab", help="open JupyterLab at the first chapter (further arguments go to JupyterLab)"
+        "lab",
+        usage="course.py lab [ARGUMENT OF JUPYTERLAB ...]",
+        help="open JupyterLab at the first chapter (further arguments go to JupyterLab)",
     )
-    commands.add_parser("run", help="execute notebooks headless: run, run ch02, run ch02/ch02_main.ipynb")
+    commands.add_parser(
+        "run",
+        usage="course.py run [CHAPTER or PATH ...] [--jobs N] [--in-place]",
+        description="Execute notebooks headless into results/: all, a chapter (run ch02), or one by its path; two at a "
+        "time unless --jobs says otherwise; --in-place writes the outputs into the notebooks themselves.",
+        help="execute notebooks headless: run, run ch02, run ch02/ch02_main.ipynb",
+    )
     commands.add_parser(
         "chat",
         add_help=False,
         help="chat with a model: in the browser, or with --terminal here (chat --help)",
     )
-    commands.add_parser("test", help="run every test (further arguments go to pytest)")
+    commands.add_parser(
+        "test",
+        usage="course.py test [ARGUMENT OF PYTEST ...]",
+        description='Run every test, or some: test tests/test_model.py, test -m "not browser", test --fresh.',
+        help="run every test (further arguments go to pytest)",
+    )
     address = commands.add_parser("repo", help="change the public repository's address in all files")
     address.add_argument("address", metavar="OWNER/NAME")
     return main_parser

@@ -84,6 +84,9 @@ def test_index_takes_up_a_new_exercise_and_needs_its_check(tmp_path):
     write_notebook(make_notebook([heading]), path)
     with pytest.raises(ValueError, match=r"exercise 9\.1 has no line check"):
         solutions_index.index(tmp_path)
+    write_notebook(make_notebook([("md", "### Exercise 9.1 – Try"), check]), path)
+    with pytest.raises(ValueError, match=r"exercise 9\.1 has no heading ## Exercise 9\.1: Title"):
+        solutions_index.index(tmp_path)
 
 
 @pytest.mark.parametrize("folder", sorted(ROOT.glob("ch0*")), ids=lambda path: path.name)

@@ -155,7 +155,7 @@ def test_the_tests_set_up_covers_the_notebooks_and_a_change_is_noticed(repositor
 def test_torch_can_come_from_another_index(repository, calls, monkeypatch):
     monkeypatch.setenv("COURSE_TORCH_INDEX", "https://example.org/cpu")
     course.set_up(repository)
-    assert calls[1][-3:] == ["--index-url", "https://example.org/cpu", "torch==2.13.0"]
+    assert calls[1][-3:] == ["--index-url", "https://example.org/cpu", course.torch_requirement(repository)]
     assert calls[2][-2:] == ["-r", str(repository / "requirements.txt")]
 
 

@@ -23,6 +23,7 @@ from tools.cells import (
     IGNORE_TAG,
     MODEL_CELL,
     SHARED_TAG,
+    NotebookError,
     code_cells,
     colab_badge,
     make_notebook,
@@ -30,8 +31,8 @@ from tools.cells import (
     setup_cell,
     write_notebook,
 )
-from tools.execute import NotebookError, clean, execute_all, kernel_environment
-from tools.links import addresses
+from tools.execute import clean, execute_all, kernel_environment
+from tools.links import addresses, problem
 from tools.notebooks import chosen
 from tools.structure import notebook_problems
 
@@ -201,8 +202,19 @@ def test_what_a_reader_types_chooses_the_notebooks(repository):
     assert names == ["ch02_main", "C_qwen3"]
     assert [path.stem for path in chosen(["ch02"], repository)] == ["ch02_main"]
     assert [path.stem for path in chosen(["ch02/ch02_solutions.ipynb"], repository)] == ["ch02_solutions"]
-    with pytest.raises(NotebookError, match="There is no notebook 'ch77'"):
-        chosen(["ch77"], repository)
+    every = [path.stem for path in chosen(["ch02"], repository, exercises=True)]
+    assert every == ["ch02_exercises", "ch02_main", "ch02_solutions"]
+    assert len(chosen([], repository, exercises=True)) == 4
+    for name in ("ch77", "ch77/ch77_main.ipynb"):
+        with pytest.raises(NotebookError, match=f"There is no notebook '{name}'"):
+            chosen([name], repository)
+
+
+def test_a_damaged_notebook_is_named(repository):
+    path = repository / "ch02" / "ch02_main.ipynb"
+    path.write_text('{"cells": [', encoding="utf-8")
+    with pytest.raises(NotebookError, match=r"ch02_main\.ipynb is no whole notebook: restore it with git checkout"):
+        read_notebook(path)
 
 
 # -------------------------------------------------------------------------------------------------- structure
@@ -480,7 +492,13 @@ def test_chapter_table_shows_badges_for_existing_notebooks_only(repository):
 
 def test_addresses_are_found_in_markdown_and_json():
     text = 'See [a](https://a.org/x_(y)), <https://b.org>. "https://c.org/d\\n" http://127.0.0.1:8888 https://e/{f}'
+    text += " HTTPS_PROXY=http://host:port"
     assert addresses(text) == {"https://a.org/x_(y", "https://b.org", "https://c.org/d"}
+
+
+@pytest.mark.parametrize("address", ["http://host:port", "http://[", "no-scheme"])
+def test_an_address_that_cannot_be_asked_is_a_problem_and_no_crash(address):
+    assert problem(address).startswith(f"{address}: ")
 
 
 def test_command_line_checks_and_reports(root, tmp_path):

@@ -25,6 +25,10 @@ sys.path.insert(0, str(root or here / "course"))"""
 MODEL_CELL = """\
 MODEL = os.environ.get("COURSE_MODEL", "tiny")  # the real model: "qwen3-0.6b-base\""""
 
+class NotebookError(Exception):
+    """What stops work on a notebook: a cell that failed, a damaged file, a name that fits none; the message says so."""
+
+
 IGNORE_TAG = "nbval-ignore-output"
 SHARED_TAG = "shared"
 
@@ -78,8 +82,11 @@ def write_notebook(notebook: nbformat.NotebookNode, path: Path | str) -> None:
 
 
 def read_notebook(path: Path | str) -> nbformat.NotebookNode:
-    """Read a notebook as format version 4."""
-    return nbformat.read(path, as_version=4)
+    """Read a notebook as format version 4. Raises NotebookError if the file is damaged."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except ValueError as error:
+        raise NotebookError(f"{path} is no whole notebook: restore it with git checkout.") from error
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

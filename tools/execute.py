@@ -15,14 +15,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from tqdm import tqdm
 
-from tools.cells import KERNEL_METADATA, code_cells, read_notebook, write_notebook
+from tools.cells import KERNEL_METADATA, NotebookError, code_cells, read_notebook, write_notebook
 
 CELL_TIMEOUT = 600
 KEPT_CELL_METADATA = ("tags",)
-
-
-class NotebookError(Exception):
-    """A cell failed; the message names notebook, cell and cause."""
 
 
 def kernel_environment(jobs: int = 1) -> dict[str, str]:

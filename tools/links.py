@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import sys
 import urllib.error
@@ -12,25 +13,26 @@ from course import ROOT, course_texts
 
 ADDRESS = re.compile(r"https?://[^\s\"'<>\\)\]}`]+")
 LOCAL = ("http://127.0.0.1", "http://localhost")
+EXAMPLES = ("http://host:port", "https://example.org")
 TIMEOUT = 30
 REFUSALS = (403, 405, 429)  # the server is there and does not talk to scripts
 
 
 def addresses(text: str) -> set[str]:
-    """The web addresses in a text, without trailing punctuation, templates and local servers."""
+    """The web addresses in a text, without trailing punctuation, templates, examples and local servers."""
     found = {address.rstrip(".,;:*") for address in ADDRESS.findall(text)}
-    return {each for each in found if "{" not in each and not each.startswith(LOCAL)}
+    return {each for each in found if "{" not in each and not each.startswith(LOCAL + EXAMPLES)}
 
 
 def problem(address: str) -> str | None:
     """What is wrong with an address, or None if it answers."""
-    request = urllib.request.Request(address, headers={"User-Agent": "Mozilla/5.0 (link check)"})
     try:
+        request = urllib.request.Request(address, headers={"User-Agent": "Mozilla/5.0 (link check)"})
         with urllib.request.urlopen(request, timeout=TIMEOUT):
             return None
     except urllib.error.HTTPError as error:
         return None if error.code in REFUSALS else f"{address}: {error.code}"
-    except OSError as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return f"{address}: {error}"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from course import ROOT
 from tools import sync
-from tools.execute import NotebookError, execute_all
+from tools.cells import NotebookError
+from tools.execute import execute_all
 from tools.structure import notebook_problems
 
 RESULTS = ROOT / "results"
@@ -21,20 +22,23 @@ def all_notebooks(root: Path = ROOT) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.glob("*.ipynb"))]
 
 
-def chosen(names: list[str], root: Path = ROOT) -> list[Path]:
-    """Notebooks for what a reader types: nothing (all to be read), `ch02`, `appendix`, or a path.
+def chosen(names: list[str], root: Path = ROOT, *, exercises: bool = False) -> list[Path]:
+    """Notebooks for what a reader types: nothing (all), `ch02`, `appendix`, or a path.
 
-    Exercises and solutions run only when they are named. Raises NotebookError for a name that fits nothing.
+    Exercises and solutions are meant only with `exercises=True` or by their paths. Raises NotebookError for a name
+    that fits nothing.
     """
-    to_read = [path for path in all_notebooks(root) if not path.stem.endswith(("_exercises", "_solutions"))]
+    names_of_others = () if exercises else ("_exercises", "_solutions")
+    to_read = [path for path in all_notebooks(root) if not path.stem.endswith(names_of_others)]
     if not names:
         return to_read
     found: list[Path] = []
     for name in names:
         path = root / name
-        matching = (
-            [path] if path.suffix == ".ipynb" and path.exists() else [p for p in to_read if p.parent == path]
-        )
+        if path.suffix == ".ipynb" and path.exists():
+            matching = [path]
+        else:
+            matching = [p for p in to_read if p.parent == path]
         if not matching:
             raise NotebookError(
                 f"There is no notebook {name!r}: name a chapter (ch02) or a path (ch02/ch02_main.ipynb)."
@@ -77,7 +81,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Print what is wrong with the structure of notebooks."""
-    paths = [Path(name).resolve() for name in arguments.notebooks] or all_notebooks()
+    paths = chosen(arguments.notebooks, exercises=True)
     problems = [problem for path in paths for problem in [*notebook_problems(path), *sync_problems(path)]]
     print("\n".join(problems) or f"notebooks checked: {len(paths)}, all is well")
     return bool(problems)
@@ -90,7 +94,7 @@ def sync_problems(path: Path) -> list[str]:
 
 def synchronise(arguments: argparse.Namespace) -> int:
     """Show where notebooks differ from `shared/`, or with --write bring them in line."""
-    paths = [Path(name).resolve() for name in arguments.notebooks] or all_notebooks()
+    paths = chosen(arguments.notebooks, exercises=True)
     if arguments.write:
         for path in paths:
             print(f"{path.name}: {sync.write(path)} definitions replaced")
@@ -105,8 +109,9 @@ def parser() -> argparse.ArgumentParser:
     commands = main_parser.add_subparsers(required=True, metavar="COMMAND")
     for name, action in {"run": run, "execute": execute, "check": check, "sync": synchronise}.items():
         command = commands.add_parser(name, help=action.__doc__.splitlines()[0], description=action.__doc__)
+        rest = "" if action in (check, synchronise) else "; exercises and solutions only by their paths"
         command.add_argument(
-            "notebooks", nargs="*", help="chapters such as ch02, or paths; all if none is given"
+            "notebooks", nargs="*", help=f"chapters such as ch02, or paths; all if none is given{rest}"
         )
         command.set_defaults(action=action)
         if name == "run":

@@ -37,13 +37,16 @@ class Exercise:
 
 
 def exercises(path: Path) -> list[Exercise]:
-    """The exercises of a notebook in order. Raises ValueError for one that has no check."""
+    """The exercises of a notebook in order. Raises ValueError for one that lacks its check or its heading."""
     sources = "\n".join(cell.source for cell in read_notebook(path).cells)
     checked = dict(CHECK.findall(sources))
     titles = TITLE.findall(sources)
     missing = [number for number, _ in titles if number not in checked]
     if missing:
         raise ValueError(f'{path.name}: exercise {missing[0]} has no line check("{missing[0]}", ...).')
+    untitled = sorted(set(checked) - {number for number, _ in titles})
+    if untitled:
+        raise ValueError(f"{path.name}: exercise {untitled[0]} has no heading ## Exercise {untitled[0]}: Title.")
     return [Exercise(number, title, checked[number]) for number, title in titles]
 
 

@@ -228,7 +228,7 @@ def check_diagnoses(diagnoses):
 @register(
     "7.6",
     title="GDPO's advantages",
-    hint="each reward by itself within its group, then the weighted sum, then divide by its spread over all; with n - 1",
+    hint="each reward by itself within its group, then the weighted sum, then divide by its spread; both with n - 1",
 )
 def check_gdpo_advantages(gdpo_advantages):
     """The two groups of section 7.7, weights, a reward that is equal for all, and an input left as it is."""
