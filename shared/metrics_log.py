@@ -28,7 +28,7 @@ class MetricsLog:
 
     def cut(self, last_step: int) -> list[dict]:
         """Drop what was logged after a step, so that going on from there logs nothing twice; returns the rest."""
-        records = read_jsonl(self.jsonl) if self.jsonl.exists() else []
+        records = read_jsonl(self.jsonl) if last_step and self.jsonl.exists() else []
         records = [record for record in records if record["step"] <= last_step]
         for unfinished in self.csv.parent.glob(f".{self.csv.name}.*.part"):
             unfinished.unlink()

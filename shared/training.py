@@ -40,7 +40,7 @@ from shared.formats.checkpoints import (
 )
 from shared.loading import load_model
 from shared.logprobs import recomputed_blocks
-from shared.lora import add_lora, lora_parameters, merge_lora
+from shared.lora import add_lora, lora_parameters
 from shared.metrics_log import MetricsLog
 from shared.model import CausalLM
 from shared.progress import progress_bar
@@ -240,13 +240,15 @@ class Trainer:
     def train(self, resume: bool = True) -> list[dict]:
         """Take the steps that are left and return the metrics of all.
 
-        If `config.out` holds a checkpoint, training goes on from it, to the same weights as without the interruption.
-        With `resume=False` it starts anew and removes that run's checkpoints and log.
+        If `config.out` holds a checkpoint, training goes on from it, to the same weights as without the interruption;
+        its weights take the place of the given model's. With `resume=False` it starts anew and removes that run's
+        checkpoints and log.
 
         Raises:
             KeyboardInterrupt: at Ctrl-C, when the step is done and saved; its text says how to go on.
             TrainingStopped: see `optimizer_step`.
-            ValueError: the checkpoint is of a run with other settings or of another model.
+            ValueError: the checkpoint is damaged, or of a run with other settings, of a model of another shape or,
+                where the first model is still needed, of another one.
         """
         if self.step == 0:
             self._resume() if resume else self._start_anew()
@@ -315,8 +317,7 @@ class Trainer:
         model = self.plain_model()
         path = checkpoint_path(self.config.out, self.step)
         if distributed.is_main() and not path.exists():
-            exported = merge_lora(copy.deepcopy(model)) if self.config.lora_rank else model
-            save_checkpoint(path, exported, self.tokenizer, state, tensors)
+            save_checkpoint(path, model, self.tokenizer, state, tensors)
             prune_checkpoints(self.config.out)
 
     def _resume(self) -> None:
@@ -337,6 +338,10 @@ class Trainer:
             with torch.no_grad():
                 for name, adapter in self._adapters().items():
                     adapter.copy_(distributed.spread_like(tensors[f"lora.{name}"], adapter))
+        elif loaded.config != self.model.config:
+            raise ValueError(
+                f"The run in {path.parent} trains a model of another shape: load that one, or name another folder."
+            )
         else:
             distributed.copy_weights(loaded, self.model)
         patterns = [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from shared.formats.checkpoints import list_checkpoints, load_training_state
-from shared.grpo import GRPOTrainer, group_advantages
+from shared.grpo import GRPOConfig, GRPOTrainer, group_advantages
 from shared.jsonl import read_jsonl
 from shared.loading import load_model
 from shared.training import training_numerics
@@ -322,6 +322,21 @@ def test_metrics_of_a_step_and_the_callback():
     assert "eval_accuracy" not in history[0]
     assert history[1]["eval_accuracy"] == 0.0
     assert 0 < history[0]["entropy"] < 6.3
+
+
+@pytest.mark.parametrize(
+    ("problem", "mend"),
+    [
+        ("1+1", "Problem 2 has no field 'problem'"),
+        ({"answer": "2"}, "Problem 2 has no field 'problem'"),
+        ({"problem": "1+1"}, "Problem 2 has no field 'answer'"),
+    ],
+)
+def test_problems_are_checked_before_the_first_step(problem, mend):
+    with pytest.raises(ValueError, match=mend):
+        GRPOTrainer(*small_policy(), [PROBLEMS[0], problem, *PROBLEMS[1:]], progress=False)
+    with pytest.raises(ValueError, match=r"2 problems have the unique_id 'Compute 1\+1\.'"):
+        GRPOTrainer(*small_policy(), PROBLEMS, held_out=[PROBLEMS[0]] * 2, config=GRPOConfig(eval_every=1))
 
 
 def test_held_out_problems_are_checked():

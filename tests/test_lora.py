@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from shared.formats.checkpoints import export_hf
+from shared.formats.checkpoints import export_hf, save_checkpoint
 from shared.generation import generate
 from shared.loading import load_model
 from shared.logprobs import token_logprobs
@@ -111,6 +111,17 @@ def test_exported_after_merging_it_can_be_loaded(one_model, tmp_path):
     loaded, _ = load_model(tmp_path / "merged", device="cpu")
     ids = random_ids(1, 9)
     torch.testing.assert_close(loaded(ids), one_model(ids), atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_written_holds_the_adapters_and_the_model_keeps_them(one_model, tmp_path):
+    trained(add_lora(one_model, rank=4))
+    export_hf(one_model, small_tokenizer(), tmp_path / "exported")
+    save_checkpoint(tmp_path / "saved", one_model, small_tokenizer())
+    ids = random_ids(1, 9)
+    for folder in tmp_path.iterdir():
+        loaded, _ = load_model(folder, device="cpu")
+        torch.testing.assert_close(loaded(ids), one_model(ids), atol=1e-5, rtol=1e-5)
+    assert lora_parameters(one_model)
 
 
 def test_it_generates_with_and_without_the_cache(one_model):

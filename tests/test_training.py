@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -168,6 +168,23 @@ def test_adapters_need_the_base_model_they_were_trained_on(tmp_path):
     other = NextToken(*small_policy(seed=1), Settings(out=str(tmp_path), lora_rank=2), progress=False)
     with pytest.raises(ValueError, match="began with another model, which it still needs"):
         other.train()
+
+
+def test_a_model_of_another_shape_makes_another_run(tmp_path):
+    make(out=str(tmp_path), steps=2).train()
+    model, tokenizer = small_policy()
+    model.blocks = model.blocks[:1]
+    model.config = replace(model.config, num_layers=1)
+    other = NextToken(model, tokenizer, Settings(out=str(tmp_path)), progress=False)
+    with pytest.raises(ValueError, match="trains a model of another shape: load that one, or name another folder"):
+        other.train()
+
+
+def test_starting_anew_does_not_read_the_old_log(tmp_path):
+    make(out=str(tmp_path), steps=2).train()
+    (tmp_path / "metrics.jsonl").write_text("{}\nno record\n{}\n", encoding="utf-8")
+    assert len(make(out=str(tmp_path), steps=2).train(resume=False)) == 2
+    assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 2
 
 
 def test_without_a_folder_nothing_is_written_and_train_goes_on_in_memory(tmp_path, monkeypatch):

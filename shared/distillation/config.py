@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import inf
 
 from shared.prompts import INSTRUCTIONS
-from shared.settings import Rule, check_fields
+from shared.settings import Rule, check_fields, make_plain
 
 CHOICES = {
     "loss": ("hard", "soft", "on_policy"),
@@ -63,6 +63,7 @@ class DistillConfig:
     max_bad_steps: int = 5
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_fields(self, CHOICES, RULES)
 
 

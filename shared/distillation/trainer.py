@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from shared import distributed
+from shared.data import with_ids
 from shared.distillation.config import DistillConfig
 from shared.distillation.examples import SFTExample, sft_prompt
 from shared.distillation.loss import sft_loss, token_divergences
@@ -140,7 +141,7 @@ class DistillationTrainer(Trainer):
         _check_inputs(model, self.examples, self.validation, self.teacher, config)
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval()
-        self.problems = list(problems or ())[: config.eval_problems]
+        self.problems = with_ids(list(problems)[: config.eval_problems]) if problems else []
         self.lengths = [len(example) for example in self.examples]
         self.steps_per_epoch = -(-len(self.examples) // config.batch_size)
         self._batches: tuple[int, list[list[int]]] = (-1, [])  # of the current epoch

@@ -4,6 +4,7 @@ A checkpoint is a Hugging Face folder (see `weights.py`), so that `load_model` a
 more files let training go on: `training_state.json` and `training_state.safetensors`.
 """
 
+import copy
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shared.formats.weights import write_hf_files
+from shared.lora import lora_parameters, merge_lora
 from shared.model import CausalLM
 from shared.tokenizer import Tokenizer
 
@@ -49,7 +51,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
     Raises ValueError if `folder` holds anything but a model, which would be lost.
     """
-    folder = Path(folder).resolve()
+    folder = Path(folder).expanduser().resolve()
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
@@ -103,10 +105,16 @@ def _write_through(path: Path) -> None:
 def export_hf(model: CausalLM, tokenizer: Tokenizer, folder: str | Path) -> None:
     """Write a Hugging Face folder that transformers 4 and 5, and what builds on them, can load.
 
+    Adapters are merged into the weights that are written; the model itself keeps them.
+
     Raises ValueError if `folder` holds other things than a model, or no family of theirs fits the model.
     """
     with atomic_folder(folder) as staging:
-        write_hf_files(model, tokenizer, staging)
+        write_hf_files(_without_adapters(model), tokenizer, staging)
+
+
+def _without_adapters(model: CausalLM) -> CausalLM:
+    return merge_lora(copy.deepcopy(model)) if lora_parameters(model) else model
 
 
 def save_checkpoint(
@@ -118,12 +126,14 @@ def save_checkpoint(
 ) -> None:
     """Write a model, and what its training needs to go on, to a folder: whole or not at all.
 
+    Adapters are merged, as in `export_hf`.
+
     Args:
         state: whatever JSON can hold, such as the step and the configuration of the run.
         tensors: such as `pack_optimizer` and `torch.get_rng_state()` give.
     """
     with atomic_folder(folder) as staging:
-        write_hf_files(model, tokenizer, staging)
+        write_hf_files(_without_adapters(model), tokenizer, staging)
         save_file({k: v.contiguous() for k, v in (tensors or {}).items()}, staging / f"{STATE}.safetensors")
         (staging / f"{STATE}.json").write_text(json.dumps(state or {}, indent=2), encoding="utf-8")
 

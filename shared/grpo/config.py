@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 
 from shared.prompts import INSTRUCTIONS
-from shared.settings import Rule, check_fields
+from shared.settings import Rule, check_fields, make_plain
 
 CHOICES = {
     "advantage": ("grpo", "dr_grpo", "batch", "gdpo"),
@@ -178,6 +178,7 @@ class GRPOConfig:
         for name, value in (GRPO | PRESETS[self.preset]).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
+        make_plain(self)
         object.__setattr__(self, "reward_weights", tuple(self.reward_weights))
         check_fields(self, CHOICES, RULES)
 

@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 
 from shared import distributed
+from shared.data import with_ids
 from shared.grpo.config import GRPOConfig
 from shared.grpo.loss import batch_totals, group_advantages, grpo_loss
+from shared.grpo.rewards import reward_correct
 from shared.grpo.rollouts import (
     Reward,
     Rollouts,
@@ -112,9 +114,10 @@ class GRPOTrainer(Trainer):
         config = config or GRPOConfig()
         super().__init__(model, tokenizer, config, on_step=on_step, progress=progress)
         problems = list(problems)
+        self.rewards = reward_list(rewards)
+        _check_problems(problems, self.rewards)
         self.problems, self.held_out = _split(problems, held_out, config)
         self.problems_digest = _digest(problems)  # of all, as eval_problems may change when a run goes on
-        self.rewards = reward_list(rewards)
         self.reward_names = _names(self.rewards, config.reward_weights)
         self.drawn = 0  # problems drawn so far
         self.reference = None
@@ -316,6 +319,15 @@ def _batch(rollouts: Rollouts, advantages: Tensor, rows: Tensor, device: torch.d
     )
 
 
+def _check_problems(problems: list[dict], rewards: list[Reward]) -> None:
+    """What every problem needs. Raises ValueError now, and not when one is drawn."""
+    needed = ("problem", "answer") if reward_correct in rewards else ("problem",)
+    for number, problem in enumerate(problems, start=1):
+        missing = [name for name in needed if not isinstance(problem, dict) or name not in problem]
+        if missing:
+            raise ValueError(f"Problem {number} has no field {missing[0]!r}: give what load_minimath gives.")
+
+
 def _split(problems: list[dict], held_out: Sequence[dict] | None, config: GRPOConfig) -> tuple[list, list]:
     """Problems to train on and to evaluate on."""
     count = config.eval_problems if config.eval_every else 0
@@ -328,6 +340,8 @@ def _split(problems: list[dict], held_out: Sequence[dict] | None, config: GRPOCo
         raise ValueError(
             "There are too few problems to train and to evaluate on: give more, or a smaller eval_problems."
         )
+    if held_out:
+        with_ids(held_out)  # which evaluation needs, checked now and not when the first steps are done
     return problems, held_out
 
 
