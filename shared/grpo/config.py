@@ -106,7 +106,7 @@ class GRPOConfig:
         aggregation         "sequence", "token" or "constant", see `aggregate`
         kl_coef             weight of the KL term to the reference model; 0 needs no reference model
         kl_estimator        "k1", "k2" or "k3", see `kl_estimate`
-        kl_reweighted       KL term times the policy ratio, so that its gradient is unbiased
+        kl_reweighted       KL term times the policy ratio, so that its gradient is unbiased at each position
         tis_cap             truncated importance sampling: weights of at most this; 0 is off
         off_policy_mask     drop rollouts with a negative advantage whose tokens have become less likely by more than
                             this, in nats a token; 0 is off

@@ -177,7 +177,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -
 
         k1    -log r              unbiased value, may be negative
         k2    (log r)^2 / 2       biased, never negative
-        k3    r - 1 - log r       unbiased, never negative, less variance than k1; GRPO's (arXiv:2402.03300)
+        k3    r - 1 - log r       unbiased, never negative, near the reference less variance than k1; GRPO's (arXiv:2402.03300)
 
     As a loss, k1 has no pull towards the reference: its gradient is that of logprob, whatever the reference says.
     Taught in ch07, section 7.5. Raises ValueError for another estimator.
@@ -329,8 +329,9 @@ def kl_term(
     """The configuration's KL estimate of each token, (rollouts, length), times the token's ratio if `kl_reweighted`.
 
     Tokens come from the old policy, but KL(policy || reference) is a mean over the policy's own. The ratio corrects for
-    that, and since it has a gradient itself, the whole has the KL's true gradient, with k1 or k3 and even where the
-    ratio is 1 (DeepSeek-V3.2, arXiv:2512.02556). k2 has it without the ratio. Taught in ch07, section 7.5.
+    that, and since it has a gradient itself, the whole has the true gradient of each position's KL, its prefix given,
+    with k1 or k3 and even where the ratio is 1 (DeepSeek-V3.2, arXiv:2512.02556). k2 has it without the ratio.
+    Taught in ch07, section 7.5.
     """
     kl = kl_estimate(logprobs, ref_logprobs, config.kl_estimator)
     return kl * policy_ratio(logprobs, old_logprobs, mask) if config.kl_reweighted else kl
