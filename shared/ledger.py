@@ -126,9 +126,13 @@ def append_result(
     """Append a measurement to the ledger and return its row.
 
     `chapter` is "ch03", `method` a short name such as "chain of thought", the rest says what it was measured with.
+    Raises ValueError if one of the four is no text.
     """
     import torch
 
+    for field, name in zip(KEY, (chapter, method, model, dataset), strict=True):
+        if not _is_text(name):
+            raise ValueError(f'{field} is {name!r}: give a text, such as "ch03" for the chapter.')
     low, high = result.ci95
     row = {
         "chapter": chapter,
@@ -152,16 +156,42 @@ def append_result(
 def read_ledger(path: Path | str | None = None) -> list[dict]:
     """The latest row of each (chapter, method, model, dataset), by chapter; none if there is no ledger yet.
 
-    Raises ValueError if a line is damaged or lacks a field.
+    Raises ValueError if a line is damaged, lacks a field, or has a name that is no text or a figure that is no number.
     """
     path = Path(path or ledger_path())
     latest: dict[tuple, dict] = {}
     for number, row in enumerate(read_jsonl(path) if path.exists() else [], start=1):
-        missing = [field for field in (*KEY, "n", "accuracy", "ci95") if field not in row]
-        if missing:
-            raise ValueError(f"Row {number} of {path.name} has no {missing[0]!r}: delete that line.")
+        _check_row(row, f"Row {number} of {path.name}")
         latest[_key(row)] = row
     return sorted(latest.values(), key=lambda row: _place(row["chapter"]))
+
+
+def _check_row(row: dict, place: str) -> None:
+    """Raise ValueError unless the row has what the table and the figures read."""
+    for field, (kind, fits) in _FIELDS.items():
+        if field not in row:
+            raise ValueError(f"{place} has no {field!r}: delete that line.")
+        if not fits(row[field]):
+            raise ValueError(f"{place} has {field} = {row[field]!r}, which is no {kind}: delete that line.")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+_FIELDS = {
+    **dict.fromkeys(KEY, ("text", _is_text)),
+    **dict.fromkeys(("n", "accuracy", "tokens_per_problem", "seconds"), ("number", _is_number)),
+    "ci95": ("pair of numbers", _is_pair),
+}
 
 
 def _place(chapter: str) -> tuple[bool, str]:

@@ -1,7 +1,7 @@
 """The course's plots, in one style: legible in a 700-pixel column, safe for colour-blind readers."""
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, cycle
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -78,9 +78,12 @@ def lines(
     x: Sequence[float], series: dict[str, Sequence[float]], *, title: str = "", x_label: str = "", y_label: str = "",
     log: str = "",
 ) -> Axes:  # fmt: skip
-    """One marked line for each entry of `series` over the same x; `log` is "x", "y" or "xy" for logarithmic axes."""
+    """One marked line for each entry of `series` over the same x; `log` is "x", "y" or "xy" for logarithmic axes.
+
+    The y axis begins at 0, unless a value is negative.
+    """
     _, axes = new_figure(title, x_label, y_label)
-    for (name, values), marker in zip(series.items(), "os^Dvx", strict=False):
+    for (name, values), marker in zip(series.items(), cycle("os^DvxP"), strict=False):
         axes.plot(x, values, marker=marker, label=name)
     if "x" in log:
         axes.set_xscale("log", base=2)
@@ -88,7 +91,7 @@ def lines(
         axes.minorticks_off()
     if "y" in log:
         axes.set_yscale("log")
-    else:
+    elif axes.dataLim.ymin >= 0:
         axes.set_ylim(bottom=0)
     if len(series) > 1:
         axes.legend()
@@ -107,7 +110,7 @@ def interval_points(
     _, axes = new_figure(title, x_label, figsize=(7.0, 1.2 + 0.36 * len(labels) + 0.3 * (len(series) > 1)))
     step = 0.5 / max(1, len(series))
     for place, ((name, points), colour, marker) in enumerate(
-        zip(series.items(), COLOURS, "oDs^vx", strict=False)
+        zip(series.items(), cycle(COLOURS), cycle("oDs^vxP"), strict=False)
     ):
         shown = [(row, point) for row, point in enumerate(points) if point is not None]
         rows = [row + (place - (len(series) - 1) / 2) * step for row, _ in shown]

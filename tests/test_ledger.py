@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from shared import ledger
 from shared.evaluator import EvalResult
+from shared.jsonl import append_jsonl, write_jsonl
 from shared.ledger import (
     PairedTest,
     append_result,
@@ -149,6 +150,38 @@ def test_a_damaged_ledger_is_named(own, line, message):
     own.write_text(line + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_ledger()
+
+
+@pytest.mark.parametrize("names", [{"chapter": 3}, {"method": None}, {"model": 5}, {"dataset": ["test"]}])
+def test_a_name_that_is_no_text_is_refused_before_it_is_written(own, names):
+    with pytest.raises(ValueError, match=f"{next(iter(names))} is .*: give a text"):
+        append_result(result(1, 2), **{"chapter": "ch03", "method": "direct", **names})
+    assert not own.exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("chapter", 3, "text"),
+        ("method", None, "text"),
+        ("n", "40", "number"),
+        ("accuracy", None, "number"),
+        ("accuracy", float("nan"), "number"),
+        ("tokens_per_problem", [10], "number"),
+        ("seconds", True, "number"),
+        ("ci95", 0.5, "pair of numbers"),
+        ("ci95", [0.5], "pair of numbers"),
+        ("ci95", [0.5, None], "pair of numbers"),
+    ],
+)
+def test_a_row_with_a_wrong_or_missing_field_is_named(own, field, value, kind):
+    row = append_result(result(10, 40), chapter="ch03", method="direct")
+    append_jsonl(own, [row | {field: value}])
+    with pytest.raises(ValueError, match=rf"Row 2 of own.jsonl has {field} = .*, which is no {kind}: delete"):
+        ledger_table()
+    write_jsonl(own, [{name: row[name] for name in row if name != field}])
+    with pytest.raises(ValueError, match=f"Row 1 of own.jsonl has no '{field}': delete that line"):
+        ledger_table()
 
 
 def test_the_table_shows_own_rows_first_and_the_reference_beside(own, monkeypatch):

@@ -167,6 +167,16 @@ def test_form(text, form):
         ("twenty-one", "21"),
         ("$5", r"\$5"),
         ("$5$", "5"),
+        ("USD 5", r"\$ 5"),
+        ("60^{o}", "60°"),
+        ("3 sec", "3 second"),
+        ("3 sec x", "3 sec x"),
+        (r"{\bf 5}", "5"),
+        (r"{\rm cm}", "cm"),
+        (r"{\bf i}", r"\vectori"),
+        (r"\large .5", ".5"),
+        (r"\displaystyle.5", ".5"),
+        (r"\textcolor{red}{\frac{1}{2}}", r"\frac{1}{2}"),
     ],
 )
 def test_normalize(text, normal):

@@ -41,13 +41,20 @@ _THIN = r"(?:\{,\}|,\s*\\!|\\[,;:!]|[\u2009\u202f\u00a0]|~)"
 _TEXT_COMMANDS = (
     r"text|textbf|textit|textrm|textnormal|textsf|mbox|hbox|mathrm|mathbf|mathit|mathsf|rm|operatorname\*?"
 )
+_SWITCH = r"(bf|it|rm)(?![A-Za-z]|\s*\{)"  # {\bf 5} is \mathbf{5}
 _DELIMITERS = re.compile(r"\\\\|\\[()\[\]]|\$")
 _SPACING = re.compile(
     r"\\\\|\\[,;:!>/ ]|\\(?:quad|qquad|enspace|thinspace|hfill|hspace\{[^{}]*\}|phantom\{[^{}]*\})(?![A-Za-z])|~"
 )
 _SIZING = re.compile(
-    r"\\(?:left|right|[Bb]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|middle)(?![A-Za-z])\.?"
+    r"\\(?:(?:left|right|middle|[Bb]igg?[lrm]?)(?![A-Za-z])\.?|(?:displaystyle|textstyle|limits|nolimits|tiny|small"
+    r"|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z]))"
 )
+_COLOURED = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_SECONDS = re.compile(  # `3 sec` and `9.8 m/sec^2`; a secant has an argument
+    r"((?:[\d}/]|per)\s*)sec(?=(?:(?<=/sec)\s*\^\{?2\}?)?\s*(?:$|[,;)<>=]|\\\}|and\b|or\b))"
+)
+_CURRENCIES = {"USD": r"\$", "EUR": "€", "GBP": "£"}
 _PREFIX = re.compile(
     r"(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct|right)\s+)?(?:answer|result|solution|option|choice)"
     r"(?:\s+is)?\s*[:=]?(?=[\s(\\$\d-])\s*",
@@ -76,13 +83,15 @@ def squash(text: str) -> str:
 
 
 def plain_words(text: str) -> str:
-    """Lower-case words without punctuation, articles or hyphens: the form in which text answers are compared."""
+    """Lower-case words without punctuation, articles or hyphens: the form in which text answers are compared.
+
+    An article is never the last word: `team A` keeps its letter.
+    """
     text = text.replace("does not exist", "DNE")
     words = re.sub(
         r"[^\w\s+*/=<>\\%$^-]|(?<=\w)-(?=[^\W\d])|(?<=[^\W\d]) - (?=[^\W\d])|\.", " ", text.casefold()
     ).split()
-    kept = [word for word in words if word not in ("a", "an", "the")]
-    return " ".join(kept or words)
+    return " ".join([word for word in words[:-1] if word not in ("a", "an", "the")] + words[-1:])
 
 
 def _plain_unicode(text: str) -> str:
@@ -125,12 +134,15 @@ def _unspace(text: str) -> str:
 
 
 def _unwrap_text(text: str) -> str:
-    r"""Inline `\text{..}`, keep bold single letters apart from plain ones (`\mathbf{i}` is not the imaginary unit)."""
+    r"""Inline `\text{..}`, keep bold letters apart from plain ones (`\mathbf{i}` is not the imaginary unit)."""
+    text = re.sub(rf"^\s*\\{_SWITCH}.*", r"{\g<0>}", text)
+    text = re.sub(rf"\{{\s*\\{_SWITCH}([^{{}}]*)\}}", r"\\math\1{\2}", text)
     text = re.sub(r"\\(?:mathbf|hat|vec|boldsymbol)\s*\{\s*\\?([a-z])(?:math)?\s*\}", r"\\vector\1 ", text)
     text = re.sub(r"\\mathbb\s*(?:\{\s*R\s*\}|R)|\\R(?![A-Za-z])", r"\\reals ", text)
     for _ in range(3):
         text = re.sub(rf"\\(?:{_TEXT_COMMANDS})\s*\{{([^{{}}]*)\}}", r" \1 ", text)
         text = re.sub(r"\\(?:boxed|fbox|underline|ensuremath)\s*\{([^{}]*)\}", r" \1 ", text)
+        text = _COLOURED.sub(r" \1 ", text)
     text = re.sub(r"\\(?:overline|widehat|overrightarrow|overleftrightarrow)\s*\{([A-Z]+)\}", r" \1 ", text)
     return re.sub(r"\\(?:angle|triangle|measuredangle)(?![A-Za-z])", " ", text)
 
@@ -143,16 +155,18 @@ def _repeating(match: re.Match) -> str:
 
 
 def _plain_numbers(text: str) -> str:
-    r"""Repeating decimals (`0.\overline{3}`, `0.333...`), `5 million`, `5C2` and `U` between intervals, as the parser
-    spells them."""
+    r"""Repeating decimals (`0.\overline{3}`, `0.333...`), `60^o`, `5 million`, `USD 5`, `3 sec`, `5C2` and `U` between
+    intervals, as the parser spells them."""
     text = re.sub(r"(\d{0,40})\.(\d{0,40})\\(?:overline|bar|dot|overbar)\s*\{(\d{1,40})\}", _repeating, text)
     text = re.sub(
         r"(\d{0,40})\.(\d{0,40}?)(\d{1,6}?)\3{2,40}(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))", _repeating, text
     )
     text = re.sub(r"(?<=\d)(?:\s*\^\s*\{?\s*|\s*)(?:st|nd|rd|th)(?![A-Za-z])\s*\}?", " ", text)
+    text = re.sub(r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-z]))", "° ", text)
     text = re.sub(r"(?i)\b([ap])\. ?m\b", r"\1m", text.replace("per cent", "percent"))
     text = re.sub(r"(?<=[A-Za-z]{2})\.(?=[\s,;]|$)", " ", text)
-    text = digits_for_words(text)
+    text = re.sub(r"\b(USD|EUR|GBP)(?=\s*[\d.])", lambda match: _CURRENCIES[match[1]], text)
+    text = _SECONDS.sub(r"\1second", digits_for_words(text))
     text = re.sub(
         r"^\s*(?:\{\s*\})?[_^]?\{?(\d{1,6})\}?\s*C\s*_?\{?(\d{1,6})\}?\s*$", r"\\binom{\1}{\2}", text
     )

@@ -28,7 +28,7 @@ from shared.grader.answer_forms import (
 from shared.grader.answer_text import plain_words
 from shared.grader.math_parser import ExpressionParser, mul, negative
 from shared.grader.math_tokens import STRUCTURES, ParseError, Token, tokenize
-from shared.grader.units import HEDGES, Unit, read_unit, starts_unit
+from shared.grader.units import HEDGES, UNIT_WORDS, Unit, read_unit, starts_unit
 
 _OPENING = {
     "(": ")",
@@ -139,9 +139,16 @@ def _read_item(tokens: Sequence[Token]) -> Answer:
         return Reals()
     if texts == ["emptyset"]:
         return Group("set", ())
-    if tokens and tokens[0].kind == "word":
+    if tokens and (tokens[0].kind == "word" or _has_article(tokens)):
         return Text(plain_words(" ".join(texts)))
     return _read_quantity(tokens)
+
+
+def _has_article(tokens: Sequence[Token]) -> bool:
+    """Whether it is `a circle` or `A cone`, and not a variable and its unit, as in `a miles per hour`."""
+    words = [token.text.casefold() for token in tokens[1:] if token.kind == "word"]
+    only_words = len(words) == len(tokens) - 1 > 0 and not UNIT_WORDS.intersection(words)
+    return tokens[0].text in ("a", "A") and only_words and len(words[0]) > 2
 
 
 def _is_sign(token: Token) -> bool:

@@ -11,6 +11,9 @@ Covered: numbers in all common spellings, expressions that are equal by algebra,
 intervals, inequalities, equations, matrices, number bases, ratios, choice letters, words. The policies are
 listed in `equality.py`.
 Not covered, and compared as text: integrals, sums, limits, sets of integers (`k \in \mathbb{Z}`), sentences.
+Not covered either, so that a right answer is refused: digits of a base in lower case (`1a_{16}`), values in two units
+(`2 hours and 30 minutes`), `1 and 1/2`, decimal commas (`3{,}14`), `]0,5[` for `(0,5)`, `|x|<2` for `(-2,2)`,
+`all reals except 0`.
 Equality of expressions is tested at a few points with 50 digits (`numeric.py`), not proved.
 Taught in ch03, sections 3.3 to 3.7.
 """
@@ -118,7 +121,9 @@ def _grade(prediction: str, gold: str) -> bool:
     if max(len(first), len(second)) > MAX_CHARS:
         return first.strip() == second.strip()
     first, second = normalize_answer(first), normalize_answer(second)
-    if first and squash(first) == squash(second):
+    if not first or not second:  # nothing but spaces and commands such as \large
+        return False
+    if squash(first) == squash(second):
         return True
     return Comparison().equal(_read(first), _read(second))
 

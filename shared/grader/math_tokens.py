@@ -59,7 +59,7 @@ _GREEK = frozenset(_GREEK_NAMES.split())
 SETS = {"reals": "reals", "emptyset": "emptyset", "varnothing": "emptyset"}
 _SHORT_WORD_LIST = (
     "no on is if of to or in at up we an as by so us go be it me the and all any day per may way cup "
-    "mon tue wed thu fri sat sun apr jan feb mar jun aug sep oct nov dec am pm"
+    "mon tue wed thu fri sat sun apr jan feb mar jun aug sep oct nov dec am pm usd eur gbp"
 )
 _SHORT_WORDS = frozenset(_SHORT_WORD_LIST.split())
 _TOKEN = re.compile(

@@ -43,7 +43,7 @@ def _table() -> dict[str, tuple[dict[str, int], Fraction]]:
         ("dollar", 1, r"\$ dollar usd buck"), ("dollar", Fraction(1, 100), "¢ cent"),
         ("euro", 1, "€ euro eur"), ("sterling", 1, "£ gbp"),
         ("celsius", 1, "°c celsius"), ("fahrenheit", 1, "°f fahrenheit"),
-        ("kelvin", 1, "kelvin"), ("newton", 1, "newton"), ("joule", 1, "joule"),
+        ("kelvin", 1, "kelvin"), ("newton", 1, "newton"), ("joule", 1, "J joule"),
         ("watt", 1, "watt"), ("volt", 1, "volt"),
         ("hertz", 1, "hz hertz"),
     ]  # fmt: skip
@@ -72,7 +72,7 @@ def _table() -> dict[str, tuple[dict[str, int], Fraction]]:
 
 _TABLE = _table()
 _DEGREES = {"°", "degree", "degrees", "deg"}
-_LETTERS = {"m", "s", "g", "h", "L"}
+_LETTERS = {"m", "s", "g", "h", "L", "J"}
 _SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS = {"squared": 2, "cubed": 3}
 _HEDGE_WORDS = (

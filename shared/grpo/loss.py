@@ -177,7 +177,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -
 
         k1    -log r              unbiased value, may be negative
         k2    (log r)^2 / 2       biased, never negative
-        k3    r - 1 - log r       unbiased, never negative, near the reference less variance than k1; GRPO's (arXiv:2402.03300)
+        k3    r - 1 - log r       unbiased, never negative, less variance than k1 while r is near 1; GRPO's
 
     As a loss, k1 has no pull towards the reference: its gradient is that of logprob, whatever the reference says.
     Taught in ch07, section 7.5. Raises ValueError for another estimator.
