@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from shared.grader.grading import extract_answer
@@ -67,23 +67,29 @@ def load_problems(path: Path | str) -> list[dict]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or empty, or a field is missing or of a wrong kind.
+        ValueError: the file is damaged or empty, a field is missing or of a wrong kind, or two problems have the same
+            `unique_id`.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: give the path of a JSON or JSON Lines file.")
-    rows = read_rows(path)
+    rows = read_rows(path, unfinished=False)
     if not rows:
         raise ValueError(f"{path.name} holds no problems: give a file with at least one.")
-    return [
+    problems = [
         unify(row, f"Problem {number} of {path.name}", number) for number, row in enumerate(rows, start=1)
     ]
+    _check_ids(problems, f"problems of {path.name}")
+    return problems
 
 
-def read_rows(path: Path) -> list[dict]:
-    """The rows of a JSON file (a list of objects) or a JSON Lines file. Raises ValueError if it is damaged."""
-    if path.suffix != ".json":
-        return read_jsonl(path)
+def read_rows(path: Path, unfinished: bool = True) -> list[dict]:
+    """The rows of a JSON file (a list of objects) or a JSON Lines file (see `read_jsonl` for `unfinished`).
+
+    Raises ValueError if it is damaged.
+    """
+    if path.suffix.lower() != ".json":
+        return read_jsonl(path, unfinished)
     try:
         rows = json.loads(read_utf8(path))
     except json.JSONDecodeError as error:
@@ -95,11 +101,12 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
-def with_ids(problems: Sequence[dict], fields: Sequence[str] = ("problem", "answer")) -> list[dict]:
+def with_ids(problems: Iterable[dict], fields: Sequence[str] = ("problem", "answer")) -> list[dict]:
     """The problems, checked; one without a `unique_id` is known by its text, wherever it stands.
 
     Raises ValueError if there are none, one has no text in one of the `fields`, or two have the same `unique_id`.
     """
+    problems = list(problems)
     if not problems:
         raise ValueError("There are no problems: give at least one.")
     for number, problem in enumerate(problems, start=1):
@@ -111,10 +118,14 @@ def with_ids(problems: Sequence[dict], fields: Sequence[str] = ("problem", "answ
             if not isinstance(problem.get(name), str):
                 raise ValueError(f"Problem {number} has no text in the field {name!r}: add it.")
     named = [{"unique_id": problem["problem"], **problem} for problem in problems]
-    name, count = Counter(problem["unique_id"] for problem in named).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"{count} problems have the unique_id {name!r}: give each its own.")
+    _check_ids(named, "problems")
     return named
+
+
+def _check_ids(problems: Sequence[dict], which: str) -> None:
+    name, count = Counter(problem["unique_id"] for problem in problems).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} {which} have the unique_id {name!r}: give each its own.")
 
 
 def unify(row: dict, name: str, number: int = 0) -> dict:

@@ -22,6 +22,7 @@ from shared.model import CausalLM
 from shared.progress import progress_bar
 from shared.prompts import render_prompt
 from shared.results import ResultsFile, fingerprint
+from shared.sampling import plain_seed
 from shared.tokenizer import Tokenizer
 
 __all__ = ["Answer", "EvalResult", "evaluate", "extract_answer", "grade", "greedy", "render_prompt"]
@@ -122,7 +123,10 @@ class EvalResult:
         return paired_test(list(mine.values()), [theirs[name] for name in mine])
 
     def to_jsonl(self, path: Path | str) -> None:
-        """Write the records to a new file, one a line, in the format that `evaluate(results=...)` writes."""
+        """Write the records to a new file, one a line, in the format that `evaluate(results=...)` writes.
+
+        `evaluate` can go on with it if it was given `results` for these records too.
+        """
         ResultsFile.write(path, self.records, self.settings, self.seconds)
 
     @classmethod
@@ -179,7 +183,7 @@ def evaluate(
             made with other settings.
     """
     problems = with_ids(problems)
-    solve = _method(method)
+    solve, seed = _method(method), plain_seed(seed)
     prompts = [_rendered(prompt, p["problem"]) for p in problems]
     if batch_size < 1 or max_new_tokens < 1:
         raise ValueError("batch_size and max_new_tokens must be at least 1.")
@@ -188,11 +192,10 @@ def evaluate(
         "prompt": _name(prompt), "method": _name(method), "max_new_tokens": max_new_tokens, "seed": seed,
         "fallback": fallback,
     }  # fmt: skip
-    # Two lambdas have the same name, so what the prompt makes of one text tells them apart.
-    made_with = (
-        {"prompt_text": _rendered(prompt, "Compute 1+1."), "model": fingerprint(model)} if results else {}
-    )
-    file = ResultsFile(results, settings | made_with)
+    if results:
+        # Two lambdas have the same name, so what the prompt makes of one text tells them apart.
+        settings |= {"prompt_text": _rendered(prompt, "Compute 1+1."), "model": fingerprint(model)}
+    file = ResultsFile(results, settings)
     done = file.records_of(problems)
     seconds = file.seconds
     to_do = [index for index, problem in enumerate(problems) if problem["unique_id"] not in done]

@@ -19,7 +19,7 @@ from torch import Tensor
 from shared.decoding import Cached, Recomputed
 from shared.model import CausalLM
 from shared.progress import progress_bar
-from shared.sampling import Sampling, random_stream
+from shared.sampling import Sampling, plain_seed, random_stream
 from shared.tokenizer import Tokenizer
 
 # Why a completion, ours or a server's, has no end of its own: a student must not learn to end there.
@@ -234,7 +234,7 @@ def _make_rows(model, tokenizer, texts, samples: range, max_new_tokens, seed, sa
     seen: Counter[tuple[int, ...]] = Counter()
     context = model.config.context_length
     steps = min(max_new_tokens, context)
-    base = secrets.randbits(62) if seed is None else seed
+    base = secrets.randbits(62) if seed is None else plain_seed(seed)
     rows = []
     for text in texts:
         prompt = tuple(tokenizer.encode(text))

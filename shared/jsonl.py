@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def read_jsonl(path: Path | str) -> list[dict]:
+def read_jsonl(path: Path | str, unfinished: bool = True) -> list[dict]:
     """The records of a file. A last line that was not finished (its writer was killed) is left out.
 
     A last record that lacks nothing but its newline is whole, since a JSON object that was cut is no JSON.
+    `unfinished=False` is for files that no run appends to: such a last line is damaged, as any other would be.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -17,7 +18,7 @@ def read_jsonl(path: Path | str) -> list[dict]:
     """
     path = Path(path)
     *lines, last = read_utf8(path).split("\n")
-    if _parse(last) is not None:
+    if not unfinished or _parse(last) is not None:
         lines.append(last)
     return [_record(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
 

@@ -55,12 +55,14 @@ def token_logprobs(
         (rows, length - 1) for input_ids[:, 1:], 0 for padding and outside `where`; with entropies a pair of these.
 
     Raises:
-        ValueError: for a temperature or chunk that is not positive, or shapes that do not fit.
+        ValueError: for a temperature or chunk that is not positive, shapes that do not fit, or a token that the model
+            does not know.
     """
     if temperature <= 0:
         raise ValueError(
             f"temperature is {temperature}: log-probabilities need the positive one of sampling."
         )
+    check_known(input_ids, model)
     wanted = _wanted(input_ids, attention_mask, where)
     hidden = model.hidden_states(input_ids, attention_mask=_left_padding(attention_mask))[:, :-1][wanted]
     rows = (hidden, input_ids[:, 1:][wanted], _kept_rows(kept, wanted, model))
@@ -69,6 +71,16 @@ def token_logprobs(
     zeros = torch.zeros(wanted.shape, device=hidden.device)
     logprobs, *entropies = (zeros.masked_scatter(wanted, values) for values in scores)
     return (logprobs, *entropies) if with_entropies else logprobs
+
+
+def check_known(token_ids: Tensor, model: CausalLM) -> None:
+    """Raises ValueError if a token is not in the model's vocabulary: on a GPU such an id ends the whole process."""
+    unknown = token_ids[token_ids >= model.config.vocab_size]
+    if len(unknown):
+        raise ValueError(
+            f"The text holds token {int(unknown[0])}, but the model knows {model.config.vocab_size} tokens only: "
+            "use the tokenizer that belongs to it."
+        )
 
 
 @torch.no_grad()

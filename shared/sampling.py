@@ -5,10 +5,13 @@ are minus infinity, so that filters can be applied one after the other.
 """
 
 import hashlib
+import operator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+COLDEST = 1e-6  # logits that are divided by less may not fit in fp32
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class Sampling:
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(
                 f"temperature is {self.temperature}: give 0 for greedy decoding or a positive number."
+            )
+        if 0 < self.temperature < COLDEST:
+            raise ValueError(
+                f"temperature is {self.temperature}: give 0 for greedy decoding or at least {COLDEST:f}."
             )
         if self.top_k < 0 or self.top_k != int(self.top_k):
             raise ValueError(f"top_k is {self.top_k}: give a whole number of tokens, or 0 to keep all.")
@@ -103,6 +110,17 @@ def sample_token(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     # The total is near 1; a random number is at most 1 - 2 ** -24, so the product stays below it.
     total = cumulative[:, -1:]
     return (cumulative <= uniforms.unsqueeze(-1) * total).sum(dim=-1)
+
+
+def plain_seed(seed: int | None) -> int | None:
+    """A seed as Python's own int, whoever's it is: `random_stream` draws from how it is written. None stays None.
+
+    Raises ValueError if it is no whole number.
+    """
+    try:
+        return None if seed is None else int(operator.index(seed))
+    except TypeError as error:
+        raise ValueError(f"seed is {seed!r}: give a whole number.") from error
 
 
 def random_stream(seed: int, prompt: tuple[int, ...], sample: int, count: int) -> Tensor:

@@ -69,13 +69,17 @@ def sum_logprob_score(prompt: str, completion: Completion) -> float:
 
 def scores_of(scorer: Scorer, prompt: str, completions: Sequence[Completion]) -> list[float]:
     """The score of each completion of a prompt. Raises ValueError if one is not a number."""
-    scores = [scorer(prompt, completion) for completion in completions]
-    for score in scores:
-        if not isinstance(score, int | float) or math.isnan(score):
-            raise ValueError(
-                f"The scorer gave {score!r}: it must return a number, more for a better completion."
-            )
-    return [float(score) for score in scores]
+    return [_as_number(scorer(prompt, completion)) for completion in completions]
+
+
+def _as_number(score: object) -> float:
+    try:
+        number = float(score)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"The scorer gave {score!r}: it must return a number, more for a better completion.")
+    return number
 
 
 # --------------------------------------------------------------------------------------- texts nobody sampled
@@ -229,5 +233,6 @@ def weighted_vote(
 def _scored_samples(
     model, tokenizer, prompts, scorer, **settings
 ) -> list[tuple[list[Completion], list[float]]]:
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     groups = draw_samples(model, tokenizer, prompts, **settings)
     return [(group, scores_of(scorer, prompt, group)) for prompt, group in zip(prompts, groups, strict=True)]

@@ -94,7 +94,14 @@ class Tokenizer:
         return found
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """Token ids of a text. `add_special_tokens` adds what a model wants in front, such as `<s>`."""
+        """Token ids of a text. `add_special_tokens` adds what a model wants in front, such as `<s>`.
+
+        Raises ValueError for what is no text.
+        """
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{repr(text)[:60]} is no text: give a prompt, such as render_prompt(problem['problem'])."
+            )
         return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with distributed.process_group() as device:
             return _run(options, device)
-    except (ValueError, FileNotFoundError, ConnectionError, TrainingStopped) as error:
+    except (ValueError, OSError, TrainingStopped) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

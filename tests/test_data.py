@@ -10,6 +10,7 @@ import pytest
 
 from shared import data
 from shared.data import FIELDS, load_math500, load_math_train, load_minimath, load_problems
+from shared.distillation import load_rows
 from shared.evaluator import extract_answer, grade
 from shared.jsonl import append_jsonl, read_jsonl
 from shared.tiny.build_data import ASSETS, SPLITS, build_minimath
@@ -170,6 +171,30 @@ def test_files_of_other_editors(tmp_path, suffix, end):
         path.write_bytes(text.encode(encoding))
         with pytest.raises(ValueError, match=rf"own\{suffix} is not UTF-8: save it as UTF-8"):
             load_problems(path)
+
+
+def test_a_file_of_one_s_own_is_read_to_its_end_or_not_at_all(tmp_path):
+    """The leniency is for files that a killed run was appending to."""
+    (tmp_path / "own.jsonl").write_text(
+        '{"problem": "2+2?", "answer": "4"}\n{"problem": "3', encoding="utf-8"
+    )
+    with pytest.raises(ValueError, match=r"Line 2 of own\.jsonl is damaged"):
+        load_problems(tmp_path / "own.jsonl")
+    assert len(load_rows(tmp_path / "own.jsonl")) == 1, "a teacher's file, which a run appends to"
+
+
+def test_an_ending_in_capitals(tmp_path):
+    (tmp_path / "own.JSON").write_text('[{"problem": "2+2?", "answer": "4"}]', encoding="utf-8")
+    assert len(load_problems(tmp_path / "own.JSON")) == 1
+
+
+def test_two_problems_with_one_id_are_named(tmp_path):
+    rows = [{"problem": text, "answer": "4", "unique_id": "a/4"} for text in ("2+2?", "3+1?")]
+    (tmp_path / "own.json").write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"2 problems of own\.json have the unique_id 'a/4': give each its own"
+    ):
+        load_problems(tmp_path / "own.json")
 
 
 def test_a_whole_last_record_needs_no_newline(tmp_path):

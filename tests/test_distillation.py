@@ -421,6 +421,9 @@ def test_inputs_that_do_not_fit():
     long = build(row(thinking="2+3=5\n" * 40))
     with pytest.raises(ValueError, match=r"the model's context 128: build the examples with max_length=128"):
         train_distillation(model, tokenizer, long)
+    foreign = [replace(example, input_ids=[*example.input_ids, 512]) for example in examples()]
+    with pytest.raises(ValueError, match="holds token 512, but the model knows 512 tokens only"):
+        DistillationTrainer(model, tokenizer, foreign)
     with pytest.raises(ValueError, match="needs a teacher"):
         DistillationTrainer(model, tokenizer, examples(), DistillConfig(loss="soft"))
     other = small_policy()[0]

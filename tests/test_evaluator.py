@@ -6,6 +6,7 @@ import functools
 import json
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -250,6 +251,25 @@ def test_to_jsonl_and_back(tmp_path):
     assert back.records == result.records
     assert back.settings["seed"] == 4
     assert back.seconds == pytest.approx(result.seconds, abs=1e-3)
+
+
+def test_a_run_goes_on_with_what_to_jsonl_wrote(tmp_path):
+    path = tmp_path / "run.jsonl"
+    run(Oracle(), PROBLEMS[:3], results=path).to_jsonl(path)
+    assert run(Oracle(), results=path).n == 10
+
+
+def test_a_seed_is_a_whole_number_of_any_kind(tmp_path):
+    for seed in (3, np.int64(3), torch.tensor(3)):
+        result = run(rolls, seed=seed, results=tmp_path / "run.jsonl")
+        assert type(result.settings["seed"]) is int
+    assert result.records == run(rolls, seed=3).records
+    with pytest.raises(ValueError, match=r"seed is 3\.0: give a whole number"):
+        run(rolls, seed=3.0)
+
+
+def test_problems_may_come_one_by_one():
+    assert run(Oracle(), (problem for problem in PROBLEMS)).n == 10
 
 
 # ------------------------------------------------------------------------------------------------------- errors

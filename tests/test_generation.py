@@ -7,6 +7,7 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -16,6 +17,7 @@ from shared import decoding
 from shared.generation import Completion, _GrowingText, generate, stream
 from shared.model import CausalLM, ModelConfig
 from shared.sampling import (
+    COLDEST,
     Sampling,
     apply_temperature,
     filter_min_p,
@@ -190,6 +192,27 @@ def test_seed_decides_and_no_seed_is_fresh(model):
     assert texts(3) == texts(3)
     assert texts(3) != texts(4)
     assert texts(None) != texts(None)
+
+
+@pytest.mark.parametrize("seed", [np.int64(1), np.uint8(1), torch.tensor(1), True])
+def test_equal_seeds_draw_the_same_whoever_s_they_are(model, seed):
+    settings = {"max_new_tokens": 8, "temperature": 1.0}
+    assert generate(model, ByteTokenizer(), "a", seed=seed, **settings) == generate(
+        model, ByteTokenizer(), "a", seed=1, **settings
+    )
+    streamed = ["".join(stream(model, ByteTokenizer(), "a", seed=s, **settings)) for s in (seed, 1)]
+    assert streamed[0] == streamed[1]
+
+
+@pytest.mark.parametrize("seed", [1.0, "1", torch.tensor(1.0)])
+def test_a_seed_is_a_whole_number(model, seed):
+    with pytest.raises(ValueError, match="give a whole number"):
+        generate(model, ByteTokenizer(), "a", max_new_tokens=1, temperature=1.0, seed=seed)
+
+
+def test_numbers_of_plain_seeds_stay_what_they_are():
+    """Every output of the course rests on them."""
+    assert random_stream(3, (1, 2), 0, 2).tolist() == pytest.approx([0.93188399, 0.08071810])
 
 
 def test_global_random_state_is_not_touched(model):
@@ -519,6 +542,12 @@ def test_top_k_and_min_p():
     assert filter_min_p(shares, 0.4).isfinite().tolist() == [[True, True, False], [True, False, False]]
 
 
+def test_the_lowest_temperature_takes_the_likeliest_token():
+    logits = torch.tensor([[-1000.0, 999.9, 1000.0, 0.0]])
+    for filters in ({}, {"top_k": 2, "top_p": 0.5, "min_p": 0.1}):
+        assert Sampling(COLDEST, **filters).choose(logits, torch.tensor([0.999])).tolist() == [2]
+
+
 def test_filters_do_not_change_their_input():
     logits = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
     before = logits.clone()
@@ -553,6 +582,7 @@ def test_sampling_never_takes_an_impossible_token():
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"temperature": -0.1}, "temperature is -0.1"),
         ({"temperature": math.nan}, "temperature is nan"),
+        ({"temperature": 1e-45}, r"temperature is 1e-45: give 0 for greedy decoding or at least 0\.000001"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"top_k": -1}, "top_k is -1"),

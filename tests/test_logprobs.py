@@ -219,3 +219,12 @@ def test_what_does_not_fit_is_said(model, settings, message):
     """Trap G6: temperature 0 is not taken for 1."""
     with pytest.raises(ValueError, match=message):
         token_logprobs(model, random_ids(2, 6), **settings)
+
+
+def test_a_token_of_another_tokenizer_is_named(model):
+    known = model.config.vocab_size
+    ids = torch.tensor([[1, 2, known, 3]])
+    with pytest.raises(
+        ValueError, match=rf"holds token {known}, but the model knows {known} tokens only: use the"
+    ):
+        token_logprobs(model, ids)

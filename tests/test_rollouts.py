@@ -174,12 +174,16 @@ def test_sampling_leaves_no_trace_on_the_model(policy):
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_reward_that_is_no_number_is_named(policy):
+@pytest.mark.parametrize("given", [math.nan, None, "high", torch.ones(2), pytest.param(10**400, id="huge")])
+def test_a_reward_that_is_no_number_is_named(policy, given):
     def reward_broken(text, problem):
-        return math.nan
+        return given
 
-    with pytest.raises(ValueError, match=r"The reward reward_broken gave nan for .*: return a finite number"):
+    with pytest.raises(
+        ValueError, match=r"The reward reward_broken gave .* for .*: return a finite number"
+    ) as raised:
         sample_rollouts(*policy, PROBLEMS[:1], reward_broken, GRPOConfig(**DEFAULTS), seed=0)
+    assert f"gave {given!r} for" in str(raised.value)
 
 
 def test_rewards_are_one_function_or_several(policy):
@@ -194,6 +198,9 @@ def test_rewards_are_one_function_or_several(policy):
     assert reward_list(None) == [reward_correct]
     with pytest.raises(ValueError, match="There is no reward"):
         reward_list([])
+    for wrong in ("correct", 3, [reward_even, 3]):
+        with pytest.raises(ValueError, match=r"rewards is .*: give a function"):
+            reward_list(wrong)
 
 
 def test_metrics_by_hand():

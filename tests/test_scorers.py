@@ -6,6 +6,7 @@ import functools
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -97,10 +98,16 @@ def test_scorers_take_any_text(text):
         assert scores_of(scorer, "odd", [completion(text, -1.0)])[0] <= 3
 
 
-@pytest.mark.parametrize("value", [float("nan"), None, "high", torch.tensor(1.0)])
+@pytest.mark.parametrize("value", [float("nan"), None, "high", torch.ones(2)])
 def test_a_score_that_is_no_number_is_refused(value):
     with pytest.raises(ValueError, match="it must return a number"):
         scores_of(lambda prompt, c: value, "", [completion("x", -1.0)])
+
+
+@pytest.mark.parametrize("value", [1, True, np.float32(1), torch.tensor(1.0)])
+def test_a_score_may_be_a_number_of_any_kind(value):
+    [score] = scores_of(lambda prompt, c: value, "", [completion("x", -1.0)])
+    assert (score, type(score)) == (1.0, float)
 
 
 # --- log-probabilities of given texts ----------------------------------------------------------------------
@@ -195,6 +202,12 @@ def test_best_of_n_takes_the_best_of_the_drawn_samples(tiny, prompts, samples, s
         assert answer.text == best.text
         assert answer.tokens == sum(len(c.token_ids) for c in group)
         json.dumps(answer.details)
+
+
+@pytest.mark.parametrize("method", [best_of_n, weighted_vote])
+def test_one_prompt_may_be_a_text(tiny, prompts, method):
+    call = functools.partial(method, *tiny, num_samples=2, max_new_tokens=8)
+    assert call(prompts[0]) == call([prompts[0]]) == call(iter(prompts[:1]))
 
 
 def test_best_of_one_is_the_sample(tiny, prompts):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from teacher_server import KEY, TeacherServer
 
@@ -203,6 +204,21 @@ def test_files_that_do_not_fit(tmp_path):
         pass
     with pytest.raises(ValueError, match=r"ends in \.jsonl"):
         file_of(tmp_path / "data.json")
+
+
+def test_a_file_without_rows_takes_other_settings(tmp_path):
+    """A run that failed before its first row, for a wrong setting say, has not spoilt the file."""
+    path = tmp_path / "data.jsonl"
+    with file_of(path, temperature=7.0):
+        pass
+    with file_of(path, temperature=0.7) as file:
+        assert path.exists()
+        file.add((file.problems[0], 0), Reply("", "", "stop"))
+    with (
+        pytest.raises(ValueError, match=r"made with temperature = 0\.7, not 7\.0"),
+        file_of(path, temperature=7.0),
+    ):
+        pass
 
 
 # --- faults ---------------------------------------------------------------------------------------------------
@@ -566,6 +582,28 @@ def test_rows_of_our_own_model(tiny, tmp_path):
     assert by_key(tmp_path / "parts.jsonl") == whole
     with pytest.raises(ValueError, match=r"made with temperature = 0\.7"):
         ask_tiny(tiny, tmp_path / "parts.jsonl", problems, temperature=1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_p": 95.0}, r"top_p is 95\.0: give a probability"),
+        ({"temperature": -1}, "temperature is -1: give 0 for greedy decoding"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0: give at least 1"),
+        ({"seed": 0.5}, r"seed is 0\.5: give a whole number"),
+    ],
+)
+def test_wrong_settings_are_refused_before_there_is_a_file(tiny, server, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        ask_tiny(tiny, tmp_path / "data.jsonl", sums(1), **options)
+    with pytest.raises(ValueError, match=message):
+        ask_server(sums(1), tmp_path / "data.jsonl", teacher(), **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seed_of_numpy_goes_into_the_settings(tiny, tmp_path):
+    ask_tiny(tiny, tmp_path / "data.jsonl", sums(1), seed=np.int64(3))
+    ask_tiny(tiny, tmp_path / "data.jsonl", sums(1), seed=3)
 
 
 def test_a_chat_model_gets_its_template(tiny, tmp_path, monkeypatch):

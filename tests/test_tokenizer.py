@@ -226,6 +226,9 @@ def test_errors_say_what_to_do(tmp_path):
         Tokenizer(small_backend()).apply_chat_template(CHATS["one turn"])
     with pytest.raises(ValueError, match="no messages: give at least one"):
         small_tokenizer().apply_chat_template([])
+    for wrong in (None, {"problem": "x"}, ["x"]):
+        with pytest.raises(ValueError, match="is no text: give a prompt, such as render_prompt"):
+            small_tokenizer().encode(wrong)
     with pytest.raises(ValueError, match="'<eos>' is not in the vocabulary"):
         Tokenizer(small_backend(), eos="<eos>")
     with pytest.raises(FileNotFoundError, match="is missing: restore it with git checkout"):

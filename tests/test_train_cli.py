@@ -77,9 +77,11 @@ def test_a_run_says_where_its_results_are_and_goes_on(folder, capsys):
         ("--model=nowhere", "nowhere"),
         ("--data=nowhere.jsonl", "There is no file nowhere.jsonl"),
         ("--group-size=1", "group_size is 1"),
+        ("--out=a_file/run", "a_file"),
     ],
 )
 def test_mistakes_are_one_sentence(folder, capsys, option, message):
+    (folder / "a_file").write_text("", encoding="utf-8")
     assert run(option) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")

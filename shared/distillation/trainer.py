@@ -27,7 +27,7 @@ from shared.distillation.loss import sft_loss, token_divergences
 from shared.generation import generate
 from shared.grpo.loss import aggregate
 from shared.grpo.rollouts import micro_batches
-from shared.logprobs import token_logprobs
+from shared.logprobs import check_known, token_logprobs
 from shared.model import CausalLM
 from shared.results import fingerprint
 from shared.tokenizer import Tokenizer
@@ -117,7 +117,8 @@ class DistillationTrainer(Trainer):
             update because of numbers that were not finite, so far), `length_mean` (completion tokens an example), and
             where it was evaluated `eval_loss` and `eval_accuracy`.
 
-    Raises ValueError if there are no examples, one is longer than the model's context, or the teacher does not fit.
+    Raises ValueError if there are no examples, one is longer than the model's context or of another tokenizer, or the
+    teacher does not fit.
     """
 
     shown: ClassVar = {"loss": "loss", "eval_loss": "validation", "eval_accuracy": "accuracy"}
@@ -276,6 +277,7 @@ def _check_inputs(
             f"The longest example has {longest} tokens, but the model's context {context}: build the examples with "
             f"max_length={context}."
         )
+    check_known(torch.tensor([max(example.input_ids) for example in examples + validation]), model)
     if config.loss != "hard" and teacher is None:
         raise ValueError(f"The loss {config.loss!r} needs a teacher: give its model, or take 'hard'.")
     if teacher is not None and teacher.config.vocab_size != model.config.vocab_size:

@@ -144,6 +144,7 @@ def sample_rollouts(
 
     Raises ValueError if a reward is not a finite number.
     """
+    functions = reward_list(rewards)
     chosen = list(range(len(problems)) if indices is None else indices)
     mine = list(distributed.my_share(chosen))
     prompts = [render_prompt(problems[i]["problem"], config.prompt_style) for i in mine]
@@ -153,7 +154,6 @@ def sample_rollouts(
             temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, seed=seed,
         ) if prompts else []
     )  # fmt: skip
-    functions = reward_list(rewards)
     groups = [
         Group(index, tokenizer.encode(prompt), completions, _score(completions, problems[index], functions),
               [completion.logprobs for completion in completions])
@@ -165,12 +165,18 @@ def sample_rollouts(
 
 
 def reward_list(rewards: Reward | Sequence[Reward] | None) -> list[Reward]:
-    """The reward functions as a list; None stands for the verifier. Raises ValueError for an empty list."""
+    """The reward functions as a list; None stands for the verifier.
+
+    Raises ValueError for an empty list, or for what is no function.
+    """
     if rewards is None:
         return [reward_correct]
-    functions = [rewards] if callable(rewards) else list(rewards)
+    several = isinstance(rewards, Iterable) and not callable(rewards)
+    functions = list(rewards) if several else [rewards]
     if not functions:
         raise ValueError("There is no reward: give a function (text, problem) -> float, or several.")
+    if not all(map(callable, functions)):
+        raise ValueError(f"rewards is {rewards!r}: give a function (text, problem) -> float, or several.")
     return functions
 
 
@@ -184,10 +190,16 @@ def _score(completions: list[Completion], problem: dict, functions: list[Reward]
 
 
 def _reward(function: Reward, text: str, problem: dict) -> float:
-    value = float(function(text, problem))
+    given = function(text, problem)
+    try:
+        value = float(given)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
     if not math.isfinite(value):
         name = getattr(function, "__name__", "a function")
-        raise ValueError(f"The reward {name} gave {value} for {text[:60]!r}: return a finite number always.")
+        raise ValueError(
+            f"The reward {name} gave {given!r} for {text[:60]!r}: return a finite number always."
+        )
     return value
 
 

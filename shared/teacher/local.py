@@ -9,6 +9,7 @@ from shared.model import CausalLM
 from shared.progress import progress_bar
 from shared.prompts import render_prompt
 from shared.results import fingerprint
+from shared.sampling import plain_seed
 from shared.teacher.samples import (
     Job,
     Reply,
@@ -60,7 +61,8 @@ def ask_model(
         ValueError: for settings out of range, problems without the fields, or a file that does not fit.
     """
     problems = check_problems(problems)
-    check_sampling(num_samples, temperature)
+    check_sampling(num_samples, temperature, top_p, max_new_tokens)
+    seed = plain_seed(seed)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: give at least 1.")
 

@@ -17,6 +17,7 @@ from shared.generation import CUT_SHORT
 from shared.grader.grading import extract_answer, grade
 from shared.jsonl import append_jsonl, read_jsonl
 from shared.prompts import render_prompt
+from shared.sampling import Sampling
 from shared.tokenizer import THINK_TAGS
 
 Job = tuple[dict, int]  # a problem and the number of the sample
@@ -114,10 +115,12 @@ def check_problems(problems: Sequence[dict]) -> list[dict]:
     return [unify(problem, f"Problem {number}", number) for number, problem in enumerate(named, start=1)]
 
 
-def check_sampling(num_samples: int, temperature: float) -> None:
-    """Raises ValueError for settings that make no sense together."""
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}: give at least 1.")
+def check_sampling(num_samples: int, temperature: float, top_p: float, max_new_tokens: int) -> None:
+    """Raises ValueError for settings that are out of range or make no sense together."""
+    Sampling(temperature, top_p=top_p)
+    for name, value in (("num_samples", num_samples), ("max_new_tokens", max_new_tokens)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: give at least 1.")
     if num_samples > 1 and temperature == 0:
         raise ValueError("At temperature 0 all samples are the same: raise it, or ask for one sample.")
 
@@ -189,13 +192,15 @@ class SamplesFile:
 
     def _check_settings(self) -> None:
         beside = self.path.with_name(self.path.name + ".settings.json")
-        if not self.path.exists():
-            if self.rejected_path.exists():
-                raise ValueError(
-                    f"{self.path.name} is missing: restore it, or delete {self.rejected_path.name} too."
-                )
+        files = [path for path in (self.path, self.rejected_path) if path.exists()]
+        # Without a row nothing is lost: a run whose settings were wrong may have failed at once.
+        if not any(path.stat().st_size for path in files):
             beside.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
             return
+        if self.path not in files:
+            raise ValueError(
+                f"{self.path.name} is missing: restore it, or delete {self.rejected_path.name} too."
+            )
         try:
             before = dict(json.loads(beside.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:

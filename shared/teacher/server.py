@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from shared.progress import progress_bar
+from shared.sampling import plain_seed
 from shared.teacher.protocol import AskAgain, NoConnection, Refused, Server, Unanswered
 from shared.teacher.samples import (
     Job,
@@ -69,7 +70,8 @@ async def ask_server_async(
         ValueError: for settings out of range, problems without the fields, or a file that does not fit.
     """
     problems = check_problems(problems)
-    check_sampling(num_samples, temperature)
+    check_sampling(num_samples, temperature, top_p, max_new_tokens)
+    seed = plain_seed(seed)
     sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
 
     def request(job: Job) -> dict:
