@@ -312,7 +312,7 @@ class Trainer:
             "step": self.step, "bad_steps": self.bad_steps, "skipped": self.skipped, "start": self.start,
             "config": asdict(self.config),
         }  # fmt: skip
-        trained = pack_optimizer(self.optimizer) | {f"lora.{n}": p for n, p in self._adapters().items()}
+        trained = pack_optimizer(self.optimizer) | {f"lora.{n}": p for n, p in lora_parameters(self.model).items()}
         tensors |= {name: distributed.whole(value.detach()) for name, value in trained.items()}
         model = self.plain_model()
         path = checkpoint_path(self.config.out, self.step)
@@ -336,7 +336,7 @@ class Trainer:
         self._check(state, path)
         if self.config.lora_rank:
             with torch.no_grad():
-                for name, adapter in self._adapters().items():
+                for name, adapter in lora_parameters(self.model).items():
                     adapter.copy_(distributed.spread_like(tensors[f"lora.{name}"], adapter))
         elif loaded.config != self.model.config:
             raise ValueError(
@@ -377,9 +377,6 @@ class Trainer:
 
     def _trainable(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
-
-    def _adapters(self) -> dict[str, nn.Parameter]:
-        return lora_parameters(self.model)
 
     # Messages
 
