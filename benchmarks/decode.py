@@ -14,6 +14,11 @@ one after the other with no module around them, take four fifths of the time of 
 which read 6.3 MB of weights from the processor's cache, almost a third. Reading the prompt, the output head and the
 choice of the token add a tenth. Without any cost of Python's modules that would be 3.1 times the speed of transformers.
 Ours has 2.6 times, and keeps modules, hooks, checks, and one implementation for every batch.
+
+On two shared cores of an Intel Xeon at 2.8 GHz it has 2.2 times at batch 1 and 1.9 at 64. Written out without modules,
+with the residual added in the product and an operation less in each norm, a step would be 1.5 times as fast;
+`torch.compile` makes it 1.3 times as fast, after a minute and a half of compiling. With SmolLM2, transformers uses 48 %
+of the memory's speed there, so that even a perfect program could not be much more than twice as fast; ours uses 64 %.
 """
 
 import argparse
