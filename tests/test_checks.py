@@ -88,16 +88,17 @@ def test_even_exit_is_caught(doubling):
     assert "leaving(3) raised SystemExit: bye" in outcome("99.1", leaving).message
 
 
-def failing_on_four(number, text, items, tensor):
+def failing_on_four(number, text, items, last):
     raise IndexError("list index out of range")
 
 
 def test_the_message_names_the_plain_arguments_on_which_a_solution_raised():
     @register("99.4", title="four arguments", hint="none")
     def check_four(solution):
-        solution(3, "two", [1.5, None], torch.zeros(2))
+        solution(3, "two" * 40, [1.5, None], last=torch.zeros(2))
 
-    wanted = "failing_on_four(3, 'two', [1.5, None], ...) raised IndexError: list index out of range"
+    long = repr("two" * 40)[:57] + "..."
+    wanted = f"failing_on_four(3, {long}, [1.5, None], last=...) raised IndexError: list index out of range"
     assert wanted in outcome("99.4", failing_on_four).message
 
 

@@ -147,7 +147,7 @@ def watch(function: Callable, may_return_none: bool = False) -> Callable:
             raise NotStarted(f"{name_of(function)} raises NotImplementedError") from error
         except (Exception, SystemExit) as error:
             raise SolutionError(
-                f"{name_of(function)}{given(args)} raised {described(error)}{line_in(function, error)}"
+                f"{name_of(function)}{given(args, kwargs)} raised {described(error)}{line_in(function, error)}"
             ) from error
         if is_blank(result) and not (result is None and may_return_none):
             raise NotStarted(f"{name_of(function)} returns {shown(result)}")
@@ -167,10 +167,17 @@ def name_of(function: Callable) -> str:
     return getattr(function, "__name__", "your function")
 
 
-def given(arguments: tuple) -> str:
-    """The plain ones among a call's arguments, for a message; the others as '...'."""
+def given(arguments: tuple, named: dict) -> str:
+    """A call's arguments for a message: plain ones shortened, the others as '...'."""
+    names = [""] * len(arguments) + [f"{name}=" for name in named]
+    values = [_briefly(value) for value in (*arguments, *named.values())]
+    return "(" + ", ".join(name + value for name, value in zip(names, values, strict=True)) + ")"
+
+
+def _briefly(value: Any) -> str:
     plain = (bool, int, float, str, list, tuple, dict, type(None))
-    return "(" + ", ".join(shown(a) if isinstance(a, plain) else "..." for a in arguments) + ")"
+    text = shown(value) if isinstance(value, plain) else "..."
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def described(error: BaseException) -> str:
