@@ -1,0 +1,49 @@
+"""Chapter 3's small parser, which the reader writes: no text may make it work without bound."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+from tools.cells import code_cells, read_notebook
+
+PARTS = ("TOKEN = re.compile", "class SmallParser", "def same_value", "def normalize_simple", "def grade_simple")
+HOSTILE = [
+    "9^9^9^9",
+    "((9^50)^50)^50",
+    "24^{0.51999999}",
+    r"(24^{0.51999999/π})^{π}",
+    "(9x^{0.001})^{50000}",
+    "((((((((x+1)^7+1)^7+1)^7+1)^7+1)^7+1)^7+1)^7+1)^7",
+    r"\sqrt{" * 19 + "24",
+    r"\sqrt{\sqrt{\sqrt{\sqrt{999999999999999999999999999989}}}}^50",
+    "(" * 60,
+    "1/(" * 19 + "x",
+]
+
+
+def random_texts(count: int) -> list[str]:
+    """Expressions of the small grammar, a few levels deep."""
+    rng = random.Random(3)
+
+    def expression(depth: int) -> str:
+        if depth == 0 or rng.random() < 0.2:
+            return rng.choice(["1", "2", "7", "24", "0.51", "50", "x", "y", "π", "9" * 29])
+        a, b = expression(depth - 1), expression(depth - 1)
+        return rng.choice(
+            [f"({a}{rng.choice('+-*/')}{b})", f"({a})^{{{rng.choice(['2', '-3', '50', '0.5', b])}}}",
+             rf"\sqrt{{{a}}}", rf"\frac{{{a}}}{{{b}}}"]
+        )  # fmt: skip
+
+    return [expression(rng.randint(1, 6)) for _ in range(count)]
+
+
+def test_the_reader_s_parser_is_bounded(root):
+    cells = [cell.source for cell in code_cells(read_notebook(root / "ch03" / "ch03_main.ipynb"))]
+    code = [next(source for source in cells if part in source) for part in PARTS]
+    texts = HOSTILE + random_texts(3_000)
+    program = "\n\n".join(
+        ["import re", *dict.fromkeys(code), f"for text in {texts!r}:", "    grade_simple(text, '1')"]
+    )
+    subprocess.run([sys.executable, "-"], input=program, text=True, check=True, timeout=120, capture_output=True)
