@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from shared.decoding import Cached, Recomputed
-from shared.model import CausalLM
+from shared.model import CausalLM, check_known
 from shared.progress import progress_bar
 from shared.sampling import Sampling, plain_seed, random_stream
 from shared.tokenizer import Tokenizer
@@ -85,9 +85,9 @@ def generate(
     Raises:
         ValueError: for a prompt without tokens or one that fills the context, and for settings out of range.
     """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts = as_list(prompts)
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    _check_at_least_one(num_samples=num_samples, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    check_at_least_one(num_samples=num_samples, batch_size=batch_size, max_new_tokens=max_new_tokens)
     samples = range(first_sample, first_sample + num_samples)
     rows = _make_rows(model, tokenizer, texts, samples, max_new_tokens, seed, sampling, _stop_list(stop))
     by_length = sorted(rows, key=lambda row: len(row.prompt))
@@ -123,7 +123,7 @@ def stream(
     and what may be the beginning of a stop string is held back until that is known.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    _check_at_least_one(max_new_tokens=max_new_tokens)
+    check_at_least_one(max_new_tokens=max_new_tokens)
     [row] = _make_rows(model, tokenizer, [prompt], range(1), max_new_tokens, seed, sampling, _stop_list(stop))
     row.text = _GrowingText(tokenizer)
     return _stream_row(model, tokenizer, row, sampling, use_cache)
@@ -256,17 +256,19 @@ def _check_prompt(prompt: tuple[int, ...], model: CausalLM) -> None:
             f"The prompt has {len(prompt)} tokens and leaves no room in the context of {config.context_length}: "
             "shorten it."
         )
-    if max(prompt) >= config.vocab_size:
-        raise ValueError(
-            f"The prompt holds token {max(prompt)}, but the model knows {config.vocab_size} tokens only: "
-            "use the tokenizer that belongs to it."
-        )
+    check_known(torch.tensor(prompt), model, "prompt")
 
 
-def _check_at_least_one(**values: int) -> None:
+def check_at_least_one(**values: int) -> None:
+    """Raises ValueError, by name, for a count below 1."""
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"{name} is {value}: give at least 1.")
+
+
+def as_list(texts: str | Sequence[str]) -> list[str]:
+    """The texts as a list; one text gives a list with one entry."""
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def _stop_list(stop: str | Sequence[str] | None) -> list[str]:

@@ -23,7 +23,7 @@ import statistics
 from collections.abc import Sequence
 
 from shared.evaluator import Answer
-from shared.generation import Completion, generate
+from shared.generation import Completion, as_list, generate
 from shared.grader.grading import extract_answer, grade
 from shared.model import CausalLM
 from shared.tokenizer import Tokenizer
@@ -153,7 +153,7 @@ def draw_samples(
     """
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}: draw at least 1.")
-    prompts = _as_list(prompts)
+    prompts = as_list(prompts)
     different = list(dict.fromkeys(prompts))
     groups = generate(model, tokenizer, different, num_samples=num_samples, **settings)
     if num_samples == 1:
@@ -195,7 +195,7 @@ def self_consistency(
         "max_new_tokens": max_new_tokens, "seed": seed,
     }  # fmt: skip
     draw = _draw_until_decided if early_stop else draw_samples
-    samples = draw(model, tokenizer, _as_list(prompts), num_samples=num_samples, **settings)
+    samples = draw(model, tokenizer, as_list(prompts), num_samples=num_samples, **settings)
     return [vote(group) for group in samples]
 
 
@@ -214,10 +214,6 @@ def _draw_until_decided(model, tokenizer, prompts, *, num_samples: int, **settin
             drawn[prompt] += samples
         done, step = done + step, math.ceil(num_samples / 8)
     return [drawn[prompt] for prompt in prompts]
-
-
-def _as_list(prompts: str | Sequence[str]) -> list[str]:
-    return [prompts] if isinstance(prompts, str) else list(prompts)
 
 
 def _answers(samples: Sequence[Completion]) -> list[str | None]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from shared.model import CausalLM
+from shared.model import CausalLM, check_known
 from shared.sampling import Sampling
 
 RULED_OUT = (
@@ -71,16 +71,6 @@ def token_logprobs(
     zeros = torch.zeros(wanted.shape, device=hidden.device)
     logprobs, *entropies = (zeros.masked_scatter(wanted, values) for values in scores)
     return (logprobs, *entropies) if with_entropies else logprobs
-
-
-def check_known(token_ids: Tensor, model: CausalLM) -> None:
-    """Raises ValueError if a token is not in the model's vocabulary: on a GPU such an id ends the whole process."""
-    unknown = token_ids[token_ids >= model.config.vocab_size]
-    if len(unknown):
-        raise ValueError(
-            f"The text holds token {int(unknown[0])}, but the model knows {model.config.vocab_size} tokens only: "
-            "use the tokenizer that belongs to it."
-        )
 
 
 @torch.no_grad()

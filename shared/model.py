@@ -302,6 +302,16 @@ class CausalLM(Layer):
         return self.norm(x)
 
 
+def check_known(token_ids: Tensor, model: CausalLM, text: str = "text") -> None:
+    """Raises ValueError if a token is not in the model's vocabulary: on a GPU such an id ends the whole process."""
+    unknown = token_ids[token_ids >= model.config.vocab_size]
+    if len(unknown):
+        raise ValueError(
+            f"The {text} holds token {int(unknown[0])}, but the model knows {model.config.vocab_size} tokens only: "
+            "use the tokenizer that belongs to it."
+        )
+
+
 def _new_columns(attention_mask: Tensor | None, batch: int, length: int, past: int) -> Tensor | None:
     if attention_mask is None:
         return None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from shared.evaluator import Answer
-from shared.generation import Completion
+from shared.generation import Completion, as_list
 from shared.grader.grading import extract_answer
 from shared.inference_scaling import draw_samples
 from shared.model import CausalLM
@@ -144,7 +144,7 @@ def self_refine(
     if rounds < 0:
         raise ValueError(f"rounds is {rounds}: give 0 for the draft alone, or how often to revise it.")
     settings = {"num_samples": 1, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    prompts = as_list(prompts)
     drafts = draw_samples(model, tokenizer, prompts, temperature=temperature, **settings)
     works = [_start(prompt, draft, scorer) for prompt, [draft] in zip(prompts, drafts, strict=True)]
     under_way = works

@@ -21,7 +21,7 @@ from dataclasses import replace
 import torch
 
 from shared.evaluator import Answer
-from shared.generation import Completion
+from shared.generation import Completion, as_list
 from shared.grader.grading import extract_answer
 from shared.inference_scaling import draw_samples, vote
 from shared.logprobs import token_logprobs
@@ -69,17 +69,22 @@ def sum_logprob_score(prompt: str, completion: Completion) -> float:
 
 def scores_of(scorer: Scorer, prompt: str, completions: Sequence[Completion]) -> list[float]:
     """The score of each completion of a prompt. Raises ValueError if one is not a number."""
-    return [_as_number(scorer(prompt, completion)) for completion in completions]
+    given = [scorer(prompt, completion) for completion in completions]
+    scores = list(map(as_number, given))
+    for score, number in zip(given, scores, strict=True):
+        if math.isnan(number):
+            raise ValueError(
+                f"The scorer gave {score!r}: it must return a number, more for a better completion."
+            )
+    return scores
 
 
-def _as_number(score: object) -> float:
+def as_number(value: object) -> float:
+    """What a reader's function returned, of numpy or torch too, as Python's float; NaN if it is no number."""
     try:
-        number = float(score)
+        return float(value)
     except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if math.isnan(number):
-        raise ValueError(f"The scorer gave {score!r}: it must return a number, more for a better completion.")
-    return number
+        return math.nan
 
 
 # --------------------------------------------------------------------------------------- texts nobody sampled
@@ -233,6 +238,6 @@ def weighted_vote(
 def _scored_samples(
     model, tokenizer, prompts, scorer, **settings
 ) -> list[tuple[list[Completion], list[float]]]:
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    prompts = as_list(prompts)
     groups = draw_samples(model, tokenizer, prompts, **settings)
     return [(group, scores_of(scorer, prompt, group)) for prompt, group in zip(prompts, groups, strict=True)]

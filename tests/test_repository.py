@@ -6,10 +6,11 @@ import ast
 import re
 import statistics
 import subprocess
+from importlib.metadata import version
 
 import pytest
 
-from course import ROOT, course_texts, repository
+from course import ROOT, course_texts, repository, torch_requirement
 from tools import readme
 from tools.cells import colab_badge
 
@@ -130,6 +131,7 @@ def test_requirements_are_pinned_and_torch_is_the_tested_one():
     for name in ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt"):
         assert unpinned((ROOT / name).read_text(encoding="utf-8")) == []
     assert unpinned("torch\nnumpy>=2\ntqdm==4.1\n# note") == ["torch", "numpy>=2"]
+    assert torch_requirement(ROOT) == f"torch=={version('torch').split('+')[0]}"
 
 
 def test_ranges_of_pyproject_allow_the_pins():

@@ -83,16 +83,16 @@ def tensors_agree(got: Any, expected: Any, tolerance: float) -> bool:
     return torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, longest: int = LONGEST_TEXT) -> str:
     """A value on one line, shortened, without memory addresses and the same on every run."""
     if isinstance(value, torch.Tensor):
         text = f"a tensor of shape {tuple(value.shape)}: {value.detach().cpu().tolist()}"
     else:
         text = repr(value)
-    return one_line(text)
+    return one_line(text, longest)
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, longest: int = LONGEST_TEXT) -> str:
     """A text on one line, shortened, without memory addresses."""
     text = " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", text).split())
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
+    return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -176,8 +176,7 @@ def given(arguments: tuple, named: dict) -> str:
 
 def _briefly(value: Any) -> str:
     plain = (bool, int, float, str, list, tuple, dict, type(None))
-    text = shown(value) if isinstance(value, plain) else "..."
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shown(value, longest=60) if isinstance(value, plain) else "..."
 
 
 def described(error: BaseException) -> str:

@@ -27,8 +27,8 @@ from shared.distillation.loss import sft_loss, token_divergences
 from shared.generation import generate
 from shared.grpo.loss import aggregate
 from shared.grpo.rollouts import micro_batches
-from shared.logprobs import check_known, token_logprobs
-from shared.model import CausalLM
+from shared.logprobs import token_logprobs
+from shared.model import CausalLM, check_known
 from shared.results import fingerprint
 from shared.tokenizer import Tokenizer
 from shared.training import Trainer, scheduled_rate, training_numerics

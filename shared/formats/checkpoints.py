@@ -35,8 +35,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
-        _make_ordinary(temporary)
-        _write_through(temporary)
+        _finish(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -57,10 +56,9 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
         yield temporary
-        for path in (temporary, *temporary.iterdir()):
-            _make_ordinary(path)
+        _make_ordinary(temporary)
         for path in temporary.iterdir():
-            _write_through(path)
+            _finish(path)
         _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -96,8 +94,9 @@ def _make_ordinary(path: Path) -> None:
     path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
-def _write_through(path: Path) -> None:
-    """Wait until a file is on the disk: after a power cut, its new name could else stand for an empty one."""
+def _finish(path: Path) -> None:
+    """Give a file its rights and wait until it is on the disk: a power cut could else leave it empty when renamed."""
+    _make_ordinary(path)
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

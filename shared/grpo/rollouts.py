@@ -20,6 +20,7 @@ from shared.logprobs import kept_tokens, token_logprobs
 from shared.model import CausalLM
 from shared.prompts import render_prompt
 from shared.sampling import Sampling
+from shared.scorers import as_number
 from shared.tokenizer import Tokenizer
 
 Reward = Callable[[str, dict], float]
@@ -191,10 +192,7 @@ def _score(completions: list[Completion], problem: dict, functions: list[Reward]
 
 def _reward(function: Reward, text: str, problem: dict) -> float:
     given = function(text, problem)
-    try:
-        value = float(given)
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
+    value = as_number(given)
     if not math.isfinite(value):
         name = getattr(function, "__name__", "a function")
         raise ValueError(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from shared.generation import Completion, generate
+from shared.generation import Completion, check_at_least_one, generate
 from shared.model import CausalLM
 from shared.progress import progress_bar
 from shared.prompts import render_prompt
@@ -63,8 +63,7 @@ def ask_model(
     problems = check_problems(problems)
     check_sampling(num_samples, temperature, top_p, max_new_tokens)
     seed = plain_seed(seed)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: give at least 1.")
+    check_at_least_one(batch_size=batch_size)
 
     def question(problem: str) -> str:
         return prompt(problem) if callable(prompt) else render_prompt(problem, prompt)

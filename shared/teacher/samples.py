@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shared.data import unify, with_ids
-from shared.generation import CUT_SHORT
+from shared.generation import CUT_SHORT, check_at_least_one
 from shared.grader.grading import extract_answer, grade
 from shared.jsonl import append_jsonl, read_jsonl
 from shared.prompts import render_prompt
@@ -118,9 +118,7 @@ def check_problems(problems: Sequence[dict]) -> list[dict]:
 def check_sampling(num_samples: int, temperature: float, top_p: float, max_new_tokens: int) -> None:
     """Raises ValueError for settings that are out of range or make no sense together."""
     Sampling(temperature, top_p=top_p)
-    for name, value in (("num_samples", num_samples), ("max_new_tokens", max_new_tokens)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}: give at least 1.")
+    check_at_least_one(num_samples=num_samples, max_new_tokens=max_new_tokens)
     if num_samples > 1 and temperature == 0:
         raise ValueError("At temperature 0 all samples are the same: raise it, or ask for one sample.")
 
