@@ -24,9 +24,9 @@ import gradio as gr
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
+from appendix.g_chat import ChatSettings, Message, Reply, answered, status_line, stream_reply
 from appendix.g_chat_terminal import FAILURES, chat_parser, settings_from
-from shared.chat import ChatSettings, Message, Reply, answered, status_line, stream_reply
-from shared.loading import load_model
+from shared.formats.loading import load_model
 
 MODELS = ("tiny", "smollm2-135m", "qwen3-0.6b")
 TITLE = "Chat with a small model"

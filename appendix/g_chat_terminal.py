@@ -10,10 +10,10 @@ import re
 import sys
 from collections.abc import Sequence
 
-from shared.chat import ChatSettings, Message, Reply, status_line, stream_reply
-from shared.loading import load_model
-from shared.model import CausalLM
-from shared.tokenizer import Tokenizer
+from appendix.g_chat import ChatSettings, Message, Reply, status_line, stream_reply
+from shared.formats.loading import load_model
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
 
 HELP = "Enter sends, Ctrl-C stops an answer, /reset forgets the conversation, /quit ends the chat."
 # A terminal obeys escape sequences, and a model's text is not to command it.

@@ -9,8 +9,8 @@ import random
 from collections import Counter
 
 from shared import CausalLM, Completion, Tokenizer, extract_answer, generate, grade, load_model, render_prompt
-from shared.ledger import wilson_interval
-from shared.prompts import render_check_prompt
+from shared.evaluation.statistics import wilson_interval
+from shared.generation.prompts import render_check_prompt
 from shared.tiny.corpus import generate_minimath
 
 LIMIT = 200  # new tokens

@@ -37,9 +37,9 @@ import torch
 from tqdm import tqdm
 
 from shared import export_hf, generate, load_minimath, load_model, render_prompt
-from shared.machine import processor_name
-from shared.model import CausalLM
-from shared.tokenizer import Tokenizer
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
+from shared.support.machine import processor_name
 
 BATCHES = {"tiny": (1, 8, 64), "smollm2-135m": (1, 8)}
 NEW_TOKENS = 128

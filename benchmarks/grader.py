@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.grader_peers import GRADERS, KillableGrader
-from shared.machine import processor_name
+from shared.support.machine import processor_name
 
 DATA = Path(__file__).parent / "data"
 LIMIT = 2.0  # seconds before a call counts as a hang

@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 
 from shared import EvalResult, evaluate, load_minimath, load_model
+from shared.generation.logprobs import token_logprobs
 from shared.grpo import GRPOConfig, GRPOTrainer, kl_estimate, reward_correct, sample_rollouts
-from shared.jsonl import append_jsonl, read_jsonl
-from shared.logprobs import token_logprobs
-from shared.model import CausalLM
-from shared.results import fingerprint
+from shared.model.fingerprint import fingerprint
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
+from shared.support.jsonl import append_jsonl, read_jsonl
 from shared.tiny.corpus import generate_minimath
-from shared.tokenizer import Tokenizer
 
 RESULTS = Path(__file__).resolve().parents[1] / "ch07" / "ablation.jsonl"
 HELD_OUT_SEED = 20_607  # of the problems to measure with

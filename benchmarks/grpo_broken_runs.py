@@ -12,7 +12,7 @@ import torch
 
 from shared import evaluate, load_minimath, load_model
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct
-from shared.jsonl import write_jsonl
+from shared.support.jsonl import write_jsonl
 
 RESULTS = Path(__file__).resolve().parents[1] / "ch07" / "broken_runs.jsonl"
 CURVES = ("reward_mean", "no_signal", "length_mean", "truncated", "grad_norm")

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from shared.estimates import QWEN3, adapter_count, kv_cache_bytes_per_token, parameter_count
-from shared.logprobs import CHUNK_LOGITS, recomputed_blocks, token_logprobs
-from shared.lora import add_lora
-from shared.model import CausalLM, ModelConfig
+from appendix.d_estimates import QWEN3, adapter_count, kv_cache_bytes_per_token, parameter_count
+from shared.generation.logprobs import CHUNK_LOGITS, recomputed_blocks, token_logprobs
+from shared.model.lora import add_lora
+from shared.model.transformer import CausalLM, ModelConfig
 
 QWEN3_06B = QWEN3["0.6B"]
 # For the processor: small enough for seconds, with logits that outweigh everything else as in the real one.

@@ -35,8 +35,8 @@ from benchmarks.decode import machine, threads
 from shared import export_hf, generate, load_minimath, load_model, render_prompt
 from shared.grpo import GRPOConfig, GRPOTrainer, group_advantages, reward_correct
 from shared.grpo.loss import grpo_loss
-from shared.model import CausalLM
-from shared.tokenizer import Tokenizer
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
 
 OURS, TRL, TRL_ONE_THREAD, UNBATCHED = "ours", "TRL", "TRL, 1 thread", "unbatched loop"
 TARGETS = {TRL: 3.0, TRL_ONE_THREAD: 3.0}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.decode import machine
 from shared import CausalLM, Tokenizer, generate, load_minimath, load_model, render_prompt
-from shared.inference_scaling import draw_samples
+from shared.inference.votes import draw_samples
 
 SETTINGS = {"temperature": 0.7, "max_new_tokens": 200, "seed": 0}
 UNBATCHED = 5  # problems for the run without batches, which is slow

@@ -7,7 +7,8 @@ from pathlib import Path
 
 KILLING = """
 import os, signal, sys
-import shared.formats.checkpoints as checkpoints, shared.metrics_log as metrics_log, shared.training as training
+import shared.formats.checkpoints as checkpoints, shared.training.metrics_log as metrics_log
+import shared.training.trainer as training
 
 place, count = sys.argv[2], int(sys.argv[3])
 def deadly(module, name):

@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 
 from shared.formats.hf_format import config_from_hf
 from shared.formats.weights import build_model
-from shared.model import CausalLM
-from shared.tokenizer import CHATML_TEMPLATE, Tokenizer
+from shared.model.tokenizer import CHATML_TEMPLATE, Tokenizer
+from shared.model.transformer import CausalLM
 
 SIZES = {
     "vocab_size": 320,

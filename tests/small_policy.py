@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from shared.formats.loading import load_model
 from shared.grpo import GRPOConfig, GRPOTrainer
-from shared.linear import lay_out
-from shared.loading import load_model
-from shared.model import CausalLM, ModelConfig
+from shared.model.linear import lay_out
+from shared.model.transformer import CausalLM, ModelConfig
 
 SMALL = ModelConfig(
     vocab_size=512, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16,

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from course import ROOT, course_texts
-from shared.diagrams import PARTS
+from shared.plots.diagrams import PARTS
 from tools import readme, solutions_index
 from tools.cells import make_notebook, write_notebook
 

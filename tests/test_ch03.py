@@ -8,7 +8,13 @@ import sys
 
 from tools.cells import code_cells, read_notebook
 
-PARTS = ("TOKEN = re.compile", "class SmallParser", "def same_value", "def normalize_simple", "def grade_simple")
+PARTS = (
+    "TOKEN = re.compile",
+    "class SmallParser",
+    "def same_value",
+    "def normalize_simple",
+    "def grade_simple",
+)
 HOSTILE = [
     "9^9^9^9",
     "((9^50)^50)^50",
@@ -46,4 +52,6 @@ def test_the_reader_s_parser_is_bounded(root):
     program = "\n\n".join(
         ["import re", *dict.fromkeys(code), f"for text in {texts!r}:", "    grade_simple(text, '1')"]
     )
-    subprocess.run([sys.executable, "-"], input=program, text=True, check=True, timeout=120, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-"], input=program, text=True, check=True, timeout=120, capture_output=True
+    )

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import grpo_ablation as ablation
 from benchmarks import grpo_broken_runs as broken
 from shared.checks.ch07 import DIAGNOSES
-from shared.jsonl import append_jsonl, read_jsonl
+from shared.support.jsonl import append_jsonl, read_jsonl
 
 SMALL = {"steps": 1, "prompts_per_step": 2, "group_size": 2, "max_new_tokens": 20}
 ROWS = read_jsonl(ablation.RESULTS)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from shared.data import load_minimath
+from shared.assets import ASSETS
 from shared.distillation import build_sft_examples, load_rows
-from shared.generation import generate
+from shared.evaluation.data import load_minimath
+from shared.formats.loading import load_model
+from shared.generation.completions import generate
+from shared.generation.prompts import render_prompt
 from shared.grader.grading import extract_answer, grade
-from shared.loading import load_model
-from shared.prompts import render_prompt
-from shared.tiny.config import ASSETS
 
 KEPT = load_rows(ASSETS / "teacher_samples.jsonl")
 REJECTED = load_rows(ASSETS / "teacher_samples.rejected.jsonl")

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import course
+from appendix import g_chat as chat
 from appendix import g_chat_terminal as terminal
-from shared import chat, generate, load_model
-from shared.chat import (
+from appendix.g_chat import (
     ChatPrompt,
     ChatSettings,
     Parts,
@@ -28,8 +28,9 @@ from shared.chat import (
     stream_reply,
     without_special_tokens,
 )
+from shared import generate, load_model
 from shared.formats.hub import packaged_smollm2
-from shared.tokenizer import CHATML_TEMPLATE
+from shared.model.tokenizer import CHATML_TEMPLATE
 
 SWITCH = "{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
 GREEDY = ChatSettings(temperature=0, max_new_tokens=100)

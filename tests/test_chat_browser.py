@@ -16,7 +16,7 @@ import pytest
 from browser import Browser, find_browser, wait_for
 
 import course
-from shared import chat
+from appendix import g_chat as chat
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -r requirements-chat.txt")
 from appendix import g_chat_app as app

@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional as F
 
 from shared.formats.checkpoints import (
-    atomic_file,
     checkpoint_path,
     export_hf,
     list_checkpoints,
@@ -19,9 +18,10 @@ from shared.formats.checkpoints import (
     save_checkpoint,
     unpack_optimizer,
 )
+from shared.formats.loading import load_model
 from shared.formats.weights import save_weights_file
-from shared.linear import lay_out
-from shared.loading import load_model
+from shared.model.linear import lay_out
+from shared.support.files import atomic_file
 from tests.small_models import hf_model, our_model, random_ids, small_tokenizer
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.contamination import ngrams, overlap, words
+from appendix.f_contamination import ngrams, overlap, words
 
 
 def test_words_numbers_and_signs():

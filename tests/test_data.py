@@ -8,11 +8,11 @@ import re
 
 import pytest
 
-from shared import data
-from shared.data import FIELDS, load_math500, load_math_train, load_minimath, load_problems
 from shared.distillation import load_rows
-from shared.evaluator import extract_answer, grade
-from shared.jsonl import append_jsonl, read_jsonl
+from shared.evaluation import data
+from shared.evaluation.data import FIELDS, load_math500, load_math_train, load_minimath, load_problems
+from shared.evaluation.evaluator import extract_answer, grade
+from shared.support.jsonl import append_jsonl, read_jsonl
 from shared.tiny.build_data import ASSETS, SPLITS, build_minimath
 from shared.tiny.corpus import generate_minimath
 

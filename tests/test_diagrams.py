@@ -14,8 +14,8 @@ import pytest
 from matplotlib.patches import FancyBboxPatch
 from nbclient import NotebookClient
 
-from shared import diagrams
-from shared.diagrams import PARTS, box, canvas, label
+from shared.plots import diagrams
+from shared.plots.diagrams import PARTS, box, canvas, label
 from tools.cells import make_notebook
 
 FIGURES = (

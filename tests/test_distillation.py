@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from shared import distributed
 from shared.distillation import (
     DistillationTrainer,
     DistillConfig,
@@ -32,11 +31,12 @@ from shared.distillation import (
 )
 from shared.distillation.trainer import _cut, collate
 from shared.formats.checkpoints import list_checkpoints, load_training_state
-from shared.generation import generate
-from shared.jsonl import read_jsonl, write_jsonl
-from shared.loading import load_model
-from shared.logprobs import token_logprobs
-from shared.prompts import render_prompt
+from shared.formats.loading import load_model
+from shared.generation.completions import generate
+from shared.generation.logprobs import token_logprobs
+from shared.generation.prompts import render_prompt
+from shared.support.jsonl import read_jsonl, write_jsonl
+from shared.training import distributed
 from tests.killed_runs import run_killed
 from tests.small_models import small_tokenizer
 from tests.small_policy import assert_same_weights, small_policy, weights
@@ -189,7 +189,9 @@ def test_wrong_solutions_stay_if_asked_for():
     wrong = row(correct=False, content="It is \\boxed{6}.")
     assert len(build(wrong, only_correct=False)) == 1
     unfinished = build(wrong | {"finish_reason": "length"}, only_correct=False)
-    assert (len(unfinished), dict(unfinished.dropped)) == (0, {"unfinished": 1}), "it would be taught to end there"
+    assert (len(unfinished), dict(unfinished.dropped)) == (0, {"unfinished": 1}), (
+        "it would be taught to end there"
+    )
     assert len(build({"problem": "P", "content": "no box"}, only_correct=False)) == 1
 
 
@@ -634,7 +636,7 @@ import os, sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from shared import distributed
+from shared.training import distributed
 from tests.test_distillation import first_gradients, small_distillation
 
 folder = Path(sys.argv[1])

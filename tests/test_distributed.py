@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shared import distributed
 from shared.formats.checkpoints import list_checkpoints
-from shared.jsonl import read_jsonl
-from shared.loading import load_model
+from shared.formats.loading import load_model
+from shared.support.jsonl import read_jsonl
+from shared.training import distributed
 from tests.small_policy import small_trainer, weights
 
 SETTINGS = {
@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from shared import distributed
+from shared.training import distributed
 from tests.small_policy import small_trainer
 from tests.test_distributed import SETTINGS, first_gradients
 

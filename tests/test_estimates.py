@@ -9,11 +9,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from shared import estimates
-from shared.estimates import CARDS, QWEN3
+from appendix import d_estimates as estimates
+from appendix.d_estimates import CARDS, QWEN3
 from shared.formats.weights import empty_model
-from shared.lora import add_lora
-from shared.model import CausalLM, ModelConfig
+from shared.model.lora import add_lora
+from shared.model.transformer import CausalLM, ModelConfig
 
 SMALL = ModelConfig(
     vocab_size=64, hidden_size=48, intermediate_size=80, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=16

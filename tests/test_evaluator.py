@@ -10,11 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from shared import evaluator
-from shared.evaluator import Answer, EvalResult, evaluate, extract_answer, grade, greedy, render_prompt
-from shared.generation import Completion, generate
-from shared.ledger import wilson_interval
-from shared.results import fingerprint
+from shared.evaluation import evaluator
+from shared.evaluation.evaluator import (
+    Answer,
+    EvalResult,
+    evaluate,
+    extract_answer,
+    grade,
+    greedy,
+    render_prompt,
+)
+from shared.evaluation.statistics import wilson_interval
+from shared.generation.completions import Completion, generate
+from shared.model.fingerprint import fingerprint
 from shared.tiny.corpus import generate_minimath
 
 PROBLEMS = generate_minimath(10, seed=5)
@@ -316,7 +324,7 @@ def test_hostile_model_text_is_only_wrong(tmp_path):
 
 def test_the_tiny_model_is_evaluated():
     """The whole path with real parts: the untrained model solves nothing, and every record is complete."""
-    from shared.loading import load_model
+    from shared.formats.loading import load_model
 
     model, tokenizer = load_model("tiny-random", device="cpu")
     result = evaluate(model, tokenizer, PROBLEMS[:4], max_new_tokens=8, batch_size=3)
@@ -328,7 +336,7 @@ def test_the_tiny_model_is_evaluated():
 
 def test_sampling_does_not_depend_on_the_batch_size():
     """Trap S4 with the real `generate`: problems draw from streams of their own, the seed changes them all."""
-    from shared.loading import load_model
+    from shared.formats.loading import load_model
 
     def sampled(model, tokenizer, prompts, *, max_new_tokens, seed):
         made = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=1.0, seed=seed)
@@ -364,8 +372,8 @@ def test_re_exported_names():
 @pytest.mark.slow
 def test_500_problems_take_less_than_a_minute():
     """What the course promises: 500 MiniMath problems with the tiny model, greedy, on two cores."""
-    from shared.data import load_minimath
-    from shared.loading import load_model
+    from shared.evaluation.data import load_minimath
+    from shared.formats.loading import load_model
 
     model, tokenizer = load_model("tiny", device="cpu")
     for prompt in ("direct", "cot"):

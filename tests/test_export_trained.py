@@ -9,10 +9,10 @@ import torch
 
 from shared.distillation import DistillConfig, build_sft_examples, train_distillation
 from shared.formats.checkpoints import export_hf, list_checkpoints
-from shared.generation import generate
+from shared.formats.loading import load_model
+from shared.generation.completions import generate
 from shared.grpo import GRPOConfig, GRPOTrainer
-from shared.loading import load_model
-from shared.lora import merge_lora
+from shared.model.lora import merge_lora
 from tests.small_models import VARIANTS, hf_model, our_model, small_tokenizer
 from tests.small_policy import reward_even, weights
 

@@ -13,10 +13,9 @@ import torch
 from scipy.stats import chisquare
 from torch.nn import functional as F
 
-from shared import decoding
-from shared.generation import Completion, _GrowingText, generate, stream
-from shared.model import CausalLM, ModelConfig
-from shared.sampling import (
+from shared.generation import decoding
+from shared.generation.completions import Completion, _GrowingText, generate, stream
+from shared.generation.sampling import (
     COLDEST,
     Sampling,
     apply_temperature,
@@ -26,6 +25,7 @@ from shared.sampling import (
     random_stream,
     sample_token,
 )
+from shared.model.transformer import CausalLM, ModelConfig
 
 EOS, VOCAB = 256, 260
 CONFIG = ModelConfig(
@@ -636,7 +636,7 @@ def test_progress_bar_counts_completions(model, monkeypatch):
         def update(self, count):
             self.count += count
 
-    monkeypatch.setattr("shared.progress.tqdm", Bar)
+    monkeypatch.setattr("shared.support.progress.tqdm", Bar)
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     for progress in (True, False):
         generate(model, TOKENIZER, PROMPTS, max_new_tokens=3, num_samples=2, batch_size=3, progress=progress)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from shared.formats import gguf_format
-from shared.loading import load_model
-from shared.tokenizer import Tokenizer
+from shared.formats.loading import load_model
+from shared.model.tokenizer import Tokenizer
 from tests.small_models import hf_model, random_ids, small_backend
 
 IDS = random_ids(2, 30)

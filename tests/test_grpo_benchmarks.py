@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks.grpo_memory import GOAL, QWEN3_06B, WAYS, Way, block_bytes, build, estimate, parameters
-from shared.lora import lora_parameters
-from shared.model import ModelConfig
+from shared.model.lora import lora_parameters
+from shared.model.transformer import ModelConfig
 
 SMALL = ModelConfig(
     vocab_size=64, hidden_size=64, intermediate_size=192, num_layers=1, num_heads=4, num_kv_heads=2, head_dim=32

@@ -13,8 +13,6 @@ from torch import tensor
 from shared.grpo import (
     PRESETS,
     GRPOConfig,
-    aggregate,
-    batch_totals,
     cispo_objective,
     clip_objective,
     group_advantages,
@@ -25,6 +23,7 @@ from shared.grpo import (
     policy_ratio,
     truncated_weights,
 )
+from shared.training.batches import aggregate, batch_totals
 
 
 def close(actual, expected, atol=1e-6):

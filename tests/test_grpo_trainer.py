@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from shared.formats.checkpoints import list_checkpoints, load_training_state
+from shared.formats.loading import load_model
 from shared.grpo import GRPOConfig, GRPOTrainer, group_advantages
-from shared.jsonl import read_jsonl
-from shared.loading import load_model
-from shared.training import training_numerics
+from shared.support.jsonl import read_jsonl
+from shared.training.trainer import training_numerics
 from tests.killed_runs import run_killed
 from tests.small_policy import (
     PROBLEMS,
@@ -290,7 +290,7 @@ def test_large_models_compute_activations_twice_to_the_same_gradient(monkeypatch
     trainer = small_trainer()
     rollouts, _ = trainer.collect()
     kept, _ = gradients(trainer, rollouts)
-    monkeypatch.setattr("shared.training.LARGE", 10)
+    monkeypatch.setattr("shared.training.trainer.LARGE", 10)
     twice, _ = gradients(trainer, rollouts)
     torch.testing.assert_close(twice, kept, atol=1e-6, rtol=1e-4)
     with training_numerics(trainer.model):

@@ -16,7 +16,7 @@ from huggingface_hub import close_session
 
 from shared.formats import download as downloads
 from shared.formats import hub
-from shared.loading import load_model
+from shared.formats.loading import load_model
 from tests.hub_server import COMMIT, HubServer, checksum
 from tests.small_models import hf_model, our_model, small_backend
 

@@ -14,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.sampling import fastest_seconds
-from shared import evaluate, generate, generation, load_minimath, load_model, render_prompt
+from shared import evaluate, generate, load_minimath, load_model, render_prompt
+from shared.evaluation.statistics import mean_interval
 from shared.formats.hub import packaged_smollm2
-from shared.generation import Completion
-from shared.inference_scaling import (
+from shared.generation import completions as generation
+from shared.generation.completions import Completion
+from shared.inference.votes import (
     decided,
     draw_samples,
     equivalence_classes,
     majority_at_k,
     majority_vote,
-    mean_interval,
     pass_at_k,
     self_consistency,
     tally,
@@ -75,7 +76,7 @@ def test_no_class_holds_answers_that_contradict_each_other(answers):
 
 def test_no_pair_of_spellings_is_graded_twice(monkeypatch):
     seen = []
-    monkeypatch.setattr("shared.inference_scaling.grade", lambda a, b: seen.append((a, b)) or a == b)
+    monkeypatch.setattr("shared.inference.votes.grade", lambda a, b: seen.append((a, b)) or a == b)
     equivalence_classes(["1", "2", "1", "3", "2", "1"] * 10)
     assert len(seen) == len(set(seen)) <= 9
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.judge import (
+from appendix.f_judge import (
     RUBRIC,
     Judgement,
     Pair,

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from shared.leaderboard import bootstrap_intervals, bradley_terry, elo_ratings, expected_score, point_table
+from appendix.f_leaderboard import (
+    bootstrap_intervals,
+    bradley_terry,
+    elo_ratings,
+    expected_score,
+    point_table,
+)
 
 STRENGTHS = {"a": 1150.0, "b": 1050.0, "c": 950.0, "d": 850.0}
 

@@ -9,22 +9,19 @@ import random
 import pytest
 from scipy.stats import binomtest
 
-from shared import ledger
-from shared.evaluator import EvalResult
-from shared.jsonl import append_jsonl, write_jsonl
-from shared.ledger import (
-    PairedTest,
+from shared.evaluation import ledger
+from shared.evaluation.evaluator import EvalResult
+from shared.evaluation.ledger import (
     append_result,
     ledger_path,
     ledger_table,
-    mcnemar_p,
-    paired_test,
     plot_accuracy_against_tokens,
     plot_ledger,
     read_ledger,
     refresh_figure,
-    wilson_interval,
 )
+from shared.evaluation.statistics import PairedTest, mcnemar_p, paired_test, wilson_interval
+from shared.support.jsonl import append_jsonl, write_jsonl
 
 
 @pytest.fixture

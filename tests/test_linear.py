@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shared import linear
-from shared.linear import PAGE, Linear, lay_out
+from shared.model import linear
+from shared.model.linear import PAGE, Linear, lay_out
 
 SIZES = (512, 640)  # large enough for the fast library even with one token
 

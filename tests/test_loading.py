@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shared import loading
+from shared.formats import loading
 from shared.formats.hf_format import config_from_hf, config_to_hf
+from shared.formats.loading import export_hf, load_model
 from shared.formats.weights import build_model, save_weights_file
-from shared.loading import export_hf, load_model
-from shared.model import ModelConfig
+from shared.model.transformer import ModelConfig
 from shared.tiny.config import TINY_CONFIG
 from tests.small_models import VARIANTS, hf_model, our_model, random_ids, small_backend, small_tokenizer
 

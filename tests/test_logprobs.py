@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from shared.generation import generate
-from shared.logprobs import kept_tokens, recomputed_blocks, token_logprobs
-from shared.model import CausalLM, ModelConfig
-from shared.sampling import Sampling
+from shared.generation.completions import generate
+from shared.generation.logprobs import kept_tokens, recomputed_blocks, token_logprobs
+from shared.generation.sampling import Sampling
+from shared.model.transformer import CausalLM, ModelConfig
 from tests.small_models import SIZES, hf_model, our_model, random_ids, small_tokenizer
 
 LENGTHS = [11, 7, 2]

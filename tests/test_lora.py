@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from shared.formats.checkpoints import export_hf, save_checkpoint
-from shared.generation import generate
-from shared.loading import load_model
-from shared.logprobs import token_logprobs
-from shared.lora import TARGETS, add_lora, lora_disabled, lora_parameters, merge_lora
-from shared.model import CausalLM
+from shared.formats.loading import load_model
+from shared.generation.completions import generate
+from shared.generation.logprobs import token_logprobs
+from shared.model.lora import TARGETS, add_lora, lora_disabled, lora_parameters, merge_lora
+from shared.model.transformer import CausalLM
 from tests.small_models import VARIANTS, hf_model, our_model, random_ids, small_tokenizer
 
 

@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from shared import machine
+from shared.support import machine
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from shared.model import ModelConfig, rms_norm
+from shared.model.transformer import ModelConfig, rms_norm
 from tests.small_models import VARIANTS, hf_model, our_model, random_ids
 
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}

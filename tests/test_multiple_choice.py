@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 import torch
 
+from appendix.f_multiple_choice import choose, make_items, near_miss, option_logprobs, shape
 from shared import grade, load_minimath, load_model, render_prompt
-from shared.multiple_choice import choose, make_items, near_miss, option_logprobs, shape
 
 PROBLEMS = load_minimath("test")[:300]
 

@@ -8,12 +8,13 @@ import math
 
 import pytest
 
-from shared import evaluate, generate, load_minimath, load_model, refinement, render_prompt
+from shared import evaluate, generate, load_minimath, load_model, render_prompt
 from shared.formats.hub import packaged_smollm2
-from shared.generation import Completion
-from shared.prompts import INSTRUCTIONS, render_check_prompt
-from shared.refinement import answer_logprob_scorer, check_prompt, problem_of, self_refine
-from shared.scorers import as_completions, avg_logprob_score, best_of_n, heuristic_score
+from shared.generation.completions import Completion
+from shared.generation.prompts import INSTRUCTIONS, render_check_prompt
+from shared.inference import refinement
+from shared.inference.refinement import answer_logprob_scorer, check_prompt, problem_of, self_refine
+from shared.inference.scorers import as_completions, avg_logprob_score, best_of_n, heuristic_score
 
 LIMIT = 80
 PROMPT = render_prompt("Compute 2+2.", "cot")

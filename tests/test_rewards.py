@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.data import load_minimath
+from shared.evaluation.data import load_minimath
 from shared.grpo import reward_correct, reward_format
 
 PROBLEM = {"problem": "What is 3/6 as a decimal?", "answer": "0.5"}

@@ -7,21 +7,21 @@ import math
 import pytest
 import torch
 
-from shared.data import load_minimath
-from shared.generation import Completion
+from shared.evaluation.data import load_minimath
+from shared.formats.loading import load_model
+from shared.generation.completions import Completion
+from shared.generation.logprobs import token_logprobs
+from shared.generation.sampling import Sampling
 from shared.grpo import GRPOConfig, reward_correct
 from shared.grpo.rollouts import (
     Group,
     Rollouts,
     kept_at_sampling,
-    micro_batches,
     reward_list,
     rollout_metrics,
     sample_rollouts,
 )
-from shared.loading import load_model
-from shared.logprobs import token_logprobs
-from shared.sampling import Sampling
+from shared.training.batches import micro_batches
 from tests.small_policy import DEFAULTS, PROBLEMS, reward_even, small_policy
 
 PAD = EOS = 0

@@ -1,7 +1,7 @@
 """What `generate` draws from the tiny model, against exact probabilities that are worked out here by other means.
 
 Chi-squared tests of the first token and of the second after the first, from a ragged batch of prompts. The reference
-is plain Python over floats, with no line in common with `shared.sampling`.
+is plain Python over floats, with no line in common with `shared.generation.sampling`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from scipy.stats import chisquare
 
 from shared import generate, load_model
-from shared.model import CausalLM
-from shared.tokenizer import Tokenizer
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
 
 COUNT = 1_200  # samples of each prompt
 PROMPTS = ["Problem: Compute 1", "A", "Problem:"]  # many likely tokens after the first and the last

@@ -11,21 +11,21 @@ import pytest
 import torch
 
 from shared import evaluate, generate, load_minimath, load_model, render_prompt
-from shared.generation import Completion
+from shared.generation.completions import Completion
+from shared.generation.logprobs import continuation_logprobs
 from shared.grader.grading import extract_answer, grade
-from shared.inference_scaling import draw_samples, self_consistency
-from shared.scorers import (
+from shared.inference.scorers import (
     as_completions,
     avg_logprob_score,
     best_of_n,
     choose_best,
-    continuation_logprobs,
     heuristic_score,
     scores_of,
     sum_logprob_score,
     vote_weights,
     weighted_vote,
 )
+from shared.inference.votes import draw_samples, self_consistency
 
 LIMIT = 100
 
@@ -268,7 +268,7 @@ def test_weighted_votes_between_the_plain_vote_and_the_best_sample(tiny, prompts
 def test_a_good_sample_outweighs_two_bad_ones(monkeypatch):
     """Hand-made: two votes of weight exp(-1) against one of weight 1."""
     group = [completion(r"\boxed{7}", -1.5), completion(r"\boxed{7}", -1.5), completion(r"\boxed{0.5}", -0.5)]
-    monkeypatch.setattr("shared.scorers.draw_samples", lambda *args, **kwargs: [group])
+    monkeypatch.setattr("shared.inference.scorers.draw_samples", lambda *args, **kwargs: [group])
     [light] = weighted_vote(None, None, ["q"], beta=0.5, max_new_tokens=1)
     [heavy] = weighted_vote(None, None, ["q"], beta=1.0, max_new_tokens=1)
     assert (light.answer, heavy.answer) == ("7", "0.5")

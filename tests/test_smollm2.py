@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shared.formats.hub import packaged_smollm2
-from shared.loading import load_model
+from shared.formats.loading import load_model
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from teacher_server import KEY, TeacherServer
 
-from shared.generation import generate
-from shared.jsonl import read_jsonl
-from shared.loading import load_model
-from shared.prompts import render_prompt
+from shared.formats.loading import load_model
+from shared.generation.completions import generate
+from shared.generation.prompts import render_prompt
+from shared.support.jsonl import read_jsonl
 from shared.teacher import (
     Reply,
     Server,

@@ -10,13 +10,13 @@ from fractions import Fraction
 import pytest
 import torch
 
+from shared.formats.loading import load_model
 from shared.grader.grading import extract_answer, grade
-from shared.loading import load_model
-from shared.model import CausalLM
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
 from shared.tiny import documents, pretrain, train_teacher
 from shared.tiny.corpus import LEVELS, SUBJECTS, Recorder, draw_problem, generate_minimath, held_out
 from shared.tiny.values import boxed_form, plain, polynomial
-from shared.tokenizer import Tokenizer
 
 FRESH = generate_minimath(1500, seed=77)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.tokenizer import Tokenizer
+from shared.model.tokenizer import Tokenizer
 from tests.small_models import small_backend, small_tokenizer
 
 TEXTS = [

@@ -154,7 +154,9 @@ def test_two_at_a_time_and_a_failure_leaves_the_others_written(repository, tmp_p
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone there")
 def test_interrupted_in_words_and_soon(root, tmp_path):
     slow, touched = tmp_path / "slow.ipynb", tmp_path / "begun"
-    write_notebook(make_notebook([("code", f"open({str(touched)!r}, 'w'); import time; time.sleep(300)")]), slow)
+    write_notebook(
+        make_notebook([("code", f"open({str(touched)!r}, 'w'); import time; time.sleep(300)")]), slow
+    )
     command = [sys.executable, "-m", "tools.notebooks", "execute", str(slow)]
     process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
     try:
@@ -213,7 +215,9 @@ def test_what_a_reader_types_chooses_the_notebooks(repository):
 def test_a_damaged_notebook_is_named(repository):
     path = repository / "ch02" / "ch02_main.ipynb"
     path.write_text('{"cells": [', encoding="utf-8")
-    with pytest.raises(NotebookError, match=r"ch02_main\.ipynb is no whole notebook: restore it with git checkout"):
+    with pytest.raises(
+        NotebookError, match=r"ch02_main\.ipynb is no whole notebook: restore it with git checkout"
+    ):
         read_notebook(path)
 
 

@@ -8,11 +8,11 @@ import signal
 
 import pytest
 
-from shared import train
 from shared.distillation import DistillConfig
+from shared.formats.loading import load_model
 from shared.grpo import GRPOConfig, reward_correct, reward_format
-from shared.jsonl import read_jsonl, write_jsonl
-from shared.loading import load_model
+from shared.support.jsonl import read_jsonl, write_jsonl
+from shared.training import command_line as train
 from tests.small_policy import DEFAULTS, PROBLEMS, small_policy
 
 OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in DEFAULTS.items()]

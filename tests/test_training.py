@@ -15,10 +15,10 @@ import torch
 from torch.nn import functional as F
 
 from shared.formats.checkpoints import list_checkpoints
-from shared.jsonl import read_jsonl
-from shared.loading import load_model
-from shared.metrics_log import MetricsLog
-from shared.training import Trainer, TrainingStopped, scheduled_rate
+from shared.formats.loading import load_model
+from shared.support.jsonl import read_jsonl
+from shared.training.metrics_log import MetricsLog
+from shared.training.trainer import Trainer, TrainingStopped, scheduled_rate
 from tests.small_policy import assert_same_weights, small_policy, weights
 
 
@@ -146,7 +146,8 @@ def test_a_damaged_checkpoint_is_named_with_the_older_one_to_go_on_from(tmp_path
     newest = tmp_path / "step-000005" / name
     newest.write_bytes(newest.read_bytes()[:20])
     with pytest.raises(
-        ValueError, match=r"To go on from step-000004, delete the folder .*step-000005, which cannot be read\.$"
+        ValueError,
+        match=r"To go on from step-000004, delete the folder .*step-000005, which cannot be read\.$",
     ):
         make(**out).train()
     shutil.rmtree(newest.parent)
@@ -176,7 +177,9 @@ def test_a_model_of_another_shape_makes_another_run(tmp_path):
     model.blocks = model.blocks[:1]
     model.config = replace(model.config, num_layers=1)
     other = NextToken(model, tokenizer, Settings(out=str(tmp_path)), progress=False)
-    with pytest.raises(ValueError, match="trains a model of another shape: load that one, or name another folder"):
+    with pytest.raises(
+        ValueError, match="trains a model of another shape: load that one, or name another folder"
+    ):
         other.train()
 
 

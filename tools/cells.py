@@ -25,6 +25,7 @@ sys.path.insert(0, str(root or here / "course"))"""
 MODEL_CELL = """\
 MODEL = os.environ.get("COURSE_MODEL", "tiny")  # the real model: "qwen3-0.6b-base\""""
 
+
 class NotebookError(Exception):
     """What stops work on a notebook: a cell that failed, a damaged file, a name that fits none; the message says so."""
 

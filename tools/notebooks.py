@@ -50,9 +50,9 @@ def chosen(names: list[str], root: Path = ROOT, *, exercises: bool = False) -> l
 def refresh_ledger() -> None:
     """Draw the results ledger's figure anew, where the course has a ledger already."""
     try:
-        ledger = importlib.import_module("shared.ledger")
+        ledger = importlib.import_module("shared.evaluation.ledger")
     except ModuleNotFoundError as error:
-        if error.name != "shared.ledger":
+        if error.name != "shared.evaluation.ledger":
             raise
         return
     refresh = getattr(ledger, "refresh_figure", None)

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import torch
 
 from shared.checks import Mismatch, expect, register
-from shared.generation import generate
-from shared.loading import load_model
-from shared.model import CausalLM
+from shared.formats.loading import load_model
+from shared.generation.completions import generate
+from shared.model.transformer import CausalLM
 
 WORDS = "Tom sees a hippopotamus near Łódź."
 
@@ -67,7 +67,9 @@ class _ModelElsewhere:
 
     def __call__(self, input_ids, cache=None, attention_mask=None):
         self.seen = input_ids.device.type
-        return torch.zeros(*input_ids.shape, self.vocab_size)  # so that a result can be moved to the processor
+        return torch.zeros(
+            *input_ids.shape, self.vocab_size
+        )  # so that a result can be moved to the processor
 
 
 @register("2.3", title="stop sequence", hint="decode all new tokens at each step; cut before `stop`")

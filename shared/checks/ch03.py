@@ -5,7 +5,7 @@ import re
 from collections import Counter
 
 from shared.checks import Mismatch, expect, register
-from shared.evaluator import grade, render_prompt
+from shared.evaluation.evaluator import grade, render_prompt
 from shared.tiny.corpus import generate_minimath
 
 MOST_CASES = 30
@@ -80,7 +80,9 @@ def check_test_cases(cases):
         raise Mismatch("a list of cases (prediction, gold, True or False)", cases)
     for number, case in enumerate(cases, start=1):
         if not _well_formed(case):
-            raise Mismatch("(prediction, gold, True or False), the first two of them texts", case, f"case {number}")
+            raise Mismatch(
+                "(prediction, gold, True or False), the first two of them texts", case, f"case {number}"
+            )
     if len(cases) > MOST_CASES:
         raise Mismatch(f"at most {MOST_CASES} cases", f"{len(cases)} cases")
     for prediction, gold, same in cases:

@@ -4,7 +4,7 @@ import math
 import random
 
 from shared.checks import Mismatch, NotStarted, expect, register
-from shared.inference_scaling import decided, equivalence_classes
+from shared.inference.votes import decided, equivalence_classes
 
 # ------------------------------------------------------------------------------- 4.1: what a chain of thought does
 

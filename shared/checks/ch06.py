@@ -20,11 +20,7 @@ def check_group_advantages(group_advantages):
     groups = [[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.5, 1.0]]
     given = copy.deepcopy(groups)
     root = math.sqrt(3)
-    expected = [
-        [1.5, -0.5, -0.5, -0.5],
-        [root / 2, root / 2, -root / 2, -root / 2],
-        [-(0.5**0.5), 0.5**0.5],
-    ]
+    expected = [[1.5, -0.5, -0.5, -0.5], [root / 2, root / 2, -root / 2, -root / 2], [-(0.5**0.5), 0.5**0.5]]
     got = group_advantages(given)
     expect(given == groups, True, case="the given rewards being left as they are")
     if not isinstance(got, (list, tuple)) or [_length(group) for group in got] != [4, 4, 2]:
@@ -32,7 +28,9 @@ def check_group_advantages(group_advantages):
     for rewards, advantages, right in zip(groups, got, expected, strict=True):
         expect(list(advantages), right, case=f"the group {rewards} (of three groups)", tolerance=1e-3)
     small = group_advantages([[0.001, 0.0, 0.0, 0.0]])
-    expect(small, [[1.25, -1.25 / 3, -1.25 / 3, -1.25 / 3]], case="the group [0.001, 0, 0, 0]", tolerance=1e-5)
+    expect(
+        small, [[1.25, -1.25 / 3, -1.25 / 3, -1.25 / 3]], case="the group [0.001, 0, 0, 0]", tolerance=1e-5
+    )
     for reward in (0.0, 1.0):
         expect(group_advantages([[reward] * 4]), [[0.0] * 4], case=f"four rewards of {reward}")
     _expect_value_error(group_advantages)

@@ -6,7 +6,7 @@ import torch
 
 from shared.checks import Mismatch, expect, register
 from shared.checks._framework import NotStarted
-from shared.evaluator import extract_answer
+from shared.evaluation.evaluator import extract_answer
 from shared.grpo.rewards import reward_format
 
 # ----------------------------------------------------------------------------------- 7.1: the slope of the clip

@@ -4,8 +4,8 @@ import torch
 
 from shared.checks import Mismatch, expect, register
 from shared.distillation import SFTExample, soft_loss
-from shared.loading import load_model
-from shared.model import CausalLM
+from shared.formats.loading import load_model
+from shared.model.transformer import CausalLM
 
 # ---------------------------------------------------------------------------------------- 8.1: length statistics
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from math import inf
 
-from shared.prompts import INSTRUCTIONS
-from shared.settings import Rule, check_fields, make_plain
+from shared.generation.prompts import INSTRUCTIONS
+from shared.training.settings import Rule, check_fields, make_plain
 
 CHOICES = {
     "loss": ("hard", "soft", "on_policy"),

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.data import read_rows
-from shared.generation import CUT_SHORT
+from shared.evaluation.data import read_rows
+from shared.generation.completions import CUT_SHORT
+from shared.generation.prompts import INSTRUCTIONS, render_prompt
 from shared.grader.grading import extract_answer, grade
-from shared.prompts import INSTRUCTIONS, render_prompt
-from shared.tokenizer import THINK_TAGS, Tokenizer
+from shared.model.tokenizer import THINK_TAGS, Tokenizer
 
 SPELLINGS = {
     "problem": ("problem",),

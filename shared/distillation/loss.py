@@ -8,9 +8,9 @@ the micro-batches add up to that of the batch, however it is cut.
 import torch
 from torch import Tensor
 
-from shared.grpo.loss import aggregate
-from shared.logprobs import chunk_size, in_chunks
-from shared.model import CausalLM
+from shared.generation.logprobs import chunk_size, in_chunks
+from shared.model.transformer import CausalLM
+from shared.training.batches import aggregate
 
 
 def sft_loss(logprobs: Tensor, mask: Tensor, tokens: int | None = None) -> Tensor:

@@ -4,7 +4,7 @@
     train, validation = split_examples(examples)
     trainer = train_distillation(model, tokenizer, train, DistillConfig(epochs=2), validation=validation)
 
-What every training needs besides (checkpoints, metrics, guards, Ctrl-C) is in `shared.training`.
+What every training needs besides (checkpoints, metrics, guards, Ctrl-C) is in `shared.training.trainer`.
 """
 
 import hashlib
@@ -19,19 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from shared import distributed
-from shared.data import with_ids
 from shared.distillation.config import DistillConfig
 from shared.distillation.examples import SFTExample, sft_prompt
 from shared.distillation.loss import sft_loss, token_divergences
-from shared.generation import generate
-from shared.grpo.loss import aggregate
-from shared.grpo.rollouts import micro_batches
-from shared.logprobs import token_logprobs
-from shared.model import CausalLM, check_known
-from shared.results import fingerprint
-from shared.tokenizer import Tokenizer
-from shared.training import Trainer, scheduled_rate, training_numerics
+from shared.evaluation.data import with_ids
+from shared.generation.completions import generate
+from shared.generation.logprobs import token_logprobs
+from shared.model.fingerprint import fingerprint
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM, check_known
+from shared.training import distributed
+from shared.training.batches import aggregate, micro_batches
+from shared.training.trainer import Trainer, scheduled_rate, training_numerics
 
 # --- batches ------------------------------------------------------------------------------------------------
 

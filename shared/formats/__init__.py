@@ -1,1 +1,1 @@
-"""Models on disk and on the hub: Hugging Face folders, GGUF files, checkpoints. `shared.loading` is their face."""
+"""Models on disk and on the hub: Hugging Face folders, GGUF files, checkpoints; `loading.py` is their face."""

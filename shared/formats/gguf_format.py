@@ -14,8 +14,8 @@ from torch import Tensor
 
 from shared.formats.hf_format import config_from_hf
 from shared.formats.weights import build_model
-from shared.model import CausalLM, ModelConfig
-from shared.tokenizer import Tokenizer
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM, ModelConfig
 
 # The names of a GGUF tensor's pieces and what the Hugging Face format calls them.
 TOP_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}

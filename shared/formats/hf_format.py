@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from shared.model import ModelConfig
-from shared.tokenizer import Tokenizer
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import ModelConfig
 
 
 class Family(NamedTuple):

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from shared.formats.hf_format import Part, config_from_hf, config_to_hf, weight_parts
-from shared.model import CausalLM, ModelConfig, Rope
-from shared.tokenizer import Tokenizer
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM, ModelConfig, Rope
 
 AGAIN = "download or save it again"
 

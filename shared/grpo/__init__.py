@@ -2,8 +2,6 @@
 
 from shared.grpo.config import PRESETS, GRPOConfig
 from shared.grpo.loss import (
-    aggregate,
-    batch_totals,
     center_groups,
     cispo_objective,
     clip_fractions,
@@ -23,6 +21,7 @@ from shared.grpo.loss import (
 from shared.grpo.rewards import reward_correct, reward_format
 from shared.grpo.rollouts import Rollouts, sample_rollouts
 from shared.grpo.trainer import GRPOTrainer
+from shared.training.batches import aggregate, batch_totals
 
 __all__ = [
     "PRESETS",

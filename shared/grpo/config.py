@@ -13,8 +13,8 @@ its paper changes in the algorithm, not its learning rate, its batch or its numb
 from dataclasses import dataclass
 from math import inf, isfinite
 
-from shared.prompts import INSTRUCTIONS
-from shared.settings import Rule, check_fields, make_plain
+from shared.generation.prompts import INSTRUCTIONS
+from shared.training.settings import Rule, check_fields, make_plain
 
 CHOICES = {
     "advantage": ("grpo", "dr_grpo", "batch", "gdpo"),
@@ -54,12 +54,7 @@ PRESETS: dict[str, dict] = {
     "dr_grpo": {"advantage": "dr_grpo", "aggregation": "constant"},
     # DAPO, arXiv:2503.14476: every token of the batch counts alike, rare tokens may rise further ("clip-higher"), and
     # prompts are drawn until the batch is full of groups with signal. Its length penalty is not in here.
-    "dapo": {
-        "aggregation": "token",
-        "clip_high": 0.28,
-        "filter_zero_signal": True,
-        "dynamic_sampling": True,
-    },
+    "dapo": {"aggregation": "token", "clip_high": 0.28, "filter_zero_signal": True, "dynamic_sampling": True},
     # TRL's loss type of this name: GRPO with the mean over the tokens of the batch. TRL takes each micro-batch's own
     # number of tokens, and so depends on its size; here it is the whole batch's.
     "bnpo": {"aggregation": "token"},

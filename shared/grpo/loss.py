@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from shared.grpo.config import CHOICES, GRPOConfig
+from shared.training.batches import aggregate, batch_totals
 
 STD_FLOOR = 1e-4  # added to a standard deviation before dividing by it
 MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: no useful ratio is larger, and its gradient is finite
@@ -195,50 +196,6 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -
 # -------------------------------------------------------------------------------------------------------- means
 
 
-def batch_totals(mask: Tensor) -> dict[str, int]:
-    """What a mean over the whole batch divides by: its numbers of rollouts and of completion tokens."""
-    return {"rollouts": mask.shape[0], "tokens": int(mask.sum())}
-
-
-def aggregate(
-    values: Tensor,
-    mask: Tensor,
-    mode: str,
-    *,
-    rollouts: int | None = None,
-    tokens: int | None = None,
-    max_length: int | None = None,
-) -> Tensor:
-    """One number from one value a token.
-
-        sequence    mean over rollouts of the mean over a rollout's tokens            GRPO, arXiv:2402.03300
-        token       sum over all tokens / number of tokens in the batch               DAPO, arXiv:2503.14476
-        constant    sum over all tokens / (rollouts x max_length)                     Dr. GRPO, arXiv:2503.20783
-
-    (DAPO's formula divides by the tokens of a group; most code, ours too, by those of the batch.)
-
-    In a micro-batch, give the totals of the whole batch (see `batch_totals`): then the results of the micro-batches add
-    up to the whole batch's, however it is cut. Taught in ch06, section 6.7 ("sequence"), and ch07,
-    section 7.9.
-
-    Args:
-        values, mask: (rollouts, length); what stands outside the mask does not matter.
-        rollouts, tokens: of the whole batch; None for those of `mask`.
-        max_length: a constant, the most tokens a completion may have; None for the length of `mask`.
-
-    Returns a scalar, 0 if nothing is in the mask. Raises ValueError for another mode.
-    """
-    values = values.masked_fill(mask == 0, 0.0)
-    rollouts = max(1, len(mask) if rollouts is None else rollouts)
-    if mode == "sequence":
-        return (values.sum(dim=-1) / mask.sum(dim=-1).clamp(min=1)).sum() / rollouts
-    if mode == "token":
-        return values.sum() / max(1, int(mask.sum()) if tokens is None else tokens)
-    if mode == "constant":
-        return values.sum() / (rollouts * (max_length or mask.shape[1]))
-    raise ValueError(f"Unknown mode {mode!r}: choose sequence, token or constant.")
-
-
 # --------------------------------------------------------------------------------------------------------- loss
 
 
@@ -369,11 +326,7 @@ def loss_metrics(
 
 
 def _check_inputs(
-    logprobs: Tensor,
-    others: Sequence[Tensor | None],
-    advantages: Tensor,
-    mask: Tensor,
-    config: GRPOConfig,
+    logprobs: Tensor, others: Sequence[Tensor | None], advantages: Tensor, mask: Tensor, config: GRPOConfig
 ) -> None:
     if logprobs.dim() != 2:
         raise ValueError(f"logprobs has the shape {tuple(logprobs.shape)}: give (rollouts, length).")

@@ -5,23 +5,23 @@ sent to other processes; the tensors that the loss needs are made from them at t
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from shared import distributed
-from shared.generation import Completion, generate
+from shared.generation.completions import Completion, generate
+from shared.generation.logprobs import kept_tokens, token_logprobs
+from shared.generation.prompts import render_prompt
+from shared.generation.sampling import Sampling
 from shared.grpo.config import GRPOConfig
 from shared.grpo.rewards import reward_correct
-from shared.logprobs import kept_tokens, token_logprobs
-from shared.model import CausalLM
-from shared.prompts import render_prompt
-from shared.sampling import Sampling
-from shared.scorers import as_number
-from shared.tokenizer import Tokenizer
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
+from shared.support.values import as_number
+from shared.training import distributed
 
 Reward = Callable[[str, dict], float]
 
@@ -250,20 +250,3 @@ def rollout_metrics(
         "truncated": sum(truncated) / len(truncated),
         "tokens": lengths.sum().item(),
     }
-
-
-def micro_batches(lengths: Tensor, rows: Tensor, most_tokens: int) -> Iterator[Tensor]:
-    """Cut rows into batches of similar length, each of at most `most_tokens` tokens with its padding.
-
-    Args:
-        lengths: of all rows, (rollouts,).
-        rows: the numbers of those to cut up.
-    """
-    ordered = rows[lengths[rows].argsort(stable=True)]
-    start = 0
-    while start < len(ordered):
-        end = start + 1
-        while end < len(ordered) and (end + 1 - start) * int(lengths[ordered[end]]) <= most_tokens:
-            end += 1
-        yield ordered[start:end]
-        start = end

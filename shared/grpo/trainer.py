@@ -4,7 +4,7 @@
     history = trainer.train()
 
 A step is the three methods `collect`, `score` and `update`, in this order. What every training needs besides
-(checkpoints, metrics, guards, Ctrl-C) is in `shared.training`.
+(checkpoints, metrics, guards, Ctrl-C) is in `shared.training.trainer`.
 """
 
 import copy
@@ -20,25 +20,25 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from shared import distributed
-from shared.data import with_ids
+from shared.evaluation.data import with_ids
+from shared.generation.logprobs import token_logprobs
 from shared.grpo.config import GRPOConfig
-from shared.grpo.loss import batch_totals, group_advantages, grpo_loss
+from shared.grpo.loss import group_advantages, grpo_loss
 from shared.grpo.rewards import reward_correct
 from shared.grpo.rollouts import (
     Reward,
     Rollouts,
     kept_at_sampling,
-    micro_batches,
     reward_list,
     rollout_metrics,
     sample_rollouts,
 )
-from shared.logprobs import token_logprobs
-from shared.lora import lora_disabled
-from shared.model import CausalLM
-from shared.tokenizer import Tokenizer
-from shared.training import Trainer, training_numerics
+from shared.model.lora import lora_disabled
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
+from shared.training import distributed
+from shared.training.batches import batch_totals, micro_batches
+from shared.training.trainer import Trainer, training_numerics
 
 
 @dataclass

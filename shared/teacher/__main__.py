@@ -5,9 +5,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from shared.data import load_math_train, load_minimath, load_problems
-from shared.loading import load_model
-from shared.prompts import INSTRUCTIONS
+from shared.evaluation.data import load_math_train, load_minimath, load_problems
+from shared.formats.loading import load_model
+from shared.generation.prompts import INSTRUCTIONS
 from shared.teacher import Server, Tally, ask_model, ask_server
 
 SETS = {"minimath": lambda: load_minimath("train"), "math": load_math_train}

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from shared.generation import Completion, check_at_least_one, generate
-from shared.model import CausalLM
-from shared.progress import progress_bar
-from shared.prompts import render_prompt
-from shared.results import fingerprint
-from shared.sampling import plain_seed
+from shared.generation.completions import Completion, generate
+from shared.generation.prompts import render_prompt
+from shared.generation.sampling import plain_seed
+from shared.model.fingerprint import fingerprint
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
+from shared.support.progress import progress_bar
+from shared.support.values import check_at_least_one
 from shared.teacher.samples import (
     Job,
     Reply,
@@ -20,7 +22,6 @@ from shared.teacher.samples import (
     check_sampling,
     split_thinking,
 )
-from shared.tokenizer import Tokenizer
 
 
 def ask_model(

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from shared.data import unify, with_ids
-from shared.generation import CUT_SHORT, check_at_least_one
+from shared.evaluation.data import unify, with_ids
+from shared.generation.completions import CUT_SHORT
+from shared.generation.prompts import render_prompt
+from shared.generation.sampling import Sampling
 from shared.grader.grading import extract_answer, grade
-from shared.jsonl import append_jsonl, read_jsonl
-from shared.prompts import render_prompt
-from shared.sampling import Sampling
-from shared.tokenizer import THINK_TAGS
+from shared.model.tokenizer import THINK_TAGS
+from shared.support.jsonl import append_jsonl, read_jsonl
+from shared.support.values import check_at_least_one
 
 Job = tuple[dict, int]  # a problem and the number of the sample
 

@@ -6,8 +6,8 @@ python -m shared.tiny.build_data
 import argparse
 from pathlib import Path
 
-from shared.jsonl import write_jsonl
-from shared.tiny.config import ASSETS, SPLITS
+from shared.assets import ASSETS, SPLITS
+from shared.support.jsonl import write_jsonl
 from shared.tiny.corpus import generate_minimath
 
 

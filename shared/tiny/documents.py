@@ -21,7 +21,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.prompts import render_check_prompt, render_prompt
+from shared.generation.prompts import render_check_prompt, render_prompt
 from shared.tiny.corpus import LEVELS, SUBJECTS, Recorder, Slip, draw_problem, held_out
 from shared.tiny.values import Solve, Value, boxed_form, plain
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from shared.jsonl import read_jsonl
 from shared.plots import COLOURS, GREY, new_figure
+from shared.support.jsonl import read_jsonl
 
 HERE = Path(__file__).parent
 LOG = HERE / "pretrain_log.jsonl"

@@ -29,17 +29,18 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from shared.formats.checkpoints import atomic_file, pack_optimizer, unpack_optimizer
+from shared.formats.checkpoints import pack_optimizer, unpack_optimizer
 from shared.formats.weights import save_weights_file
-from shared.generation import generate
+from shared.generation.completions import generate
+from shared.generation.prompts import render_prompt
 from shared.grader.grading import extract_answer, grade
-from shared.model import CausalLM
-from shared.prompts import render_prompt
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
+from shared.support.files import atomic_file
 from shared.tiny.config import TINY_CONFIG
 from shared.tiny.corpus import LEVELS, generate_minimath
 from shared.tiny.documents import EVEN, STEEP, Document, draw_document
-from shared.tokenizer import Tokenizer
-from shared.training import make_optimizer
+from shared.training.trainer import make_optimizer
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VISIBLE_TOKENS = ("<think>", "</think>")

@@ -14,10 +14,10 @@ from typing import ClassVar
 
 import torch
 
-from shared.formats.checkpoints import atomic_file
+from shared.formats.loading import load_model
 from shared.formats.weights import save_weights_file
-from shared.loading import load_model
-from shared.model import CausalLM
+from shared.model.transformer import CausalLM
+from shared.support.files import atomic_file
 from shared.tiny.pretrain import Recipe, train_from
 
 

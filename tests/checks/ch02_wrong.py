@@ -2,7 +2,7 @@
 
 import torch
 
-from shared.generation import generate
+from shared.generation.completions import generate
 
 
 def without_spaces(tokenizer, text):

@@ -3,7 +3,7 @@
 import statistics
 from collections import Counter
 
-from shared.inference_scaling import decided, equivalence_classes
+from shared.inference.votes import decided, equivalence_classes
 
 
 # 4.1

@@ -4,8 +4,8 @@ import math
 import re
 from collections import Counter
 
-from shared.evaluator import grade
-from shared.inference_scaling import equivalence_classes, majority_vote
+from shared.evaluation.evaluator import grade
+from shared.inference.votes import equivalence_classes, majority_vote
 
 
 # 5.1

@@ -6,7 +6,7 @@ import statistics
 
 import torch
 
-from shared.evaluator import extract_answer, grade
+from shared.evaluation.evaluator import extract_answer, grade
 
 
 # 6.1

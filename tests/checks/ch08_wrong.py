@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from shared.evaluator import extract_answer, grade
-from shared.model import CausalLM
+from shared.evaluation.evaluator import extract_answer, grade
+from shared.model.transformer import CausalLM
 
 
 # 8.1

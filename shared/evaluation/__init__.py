@@ -1,0 +1,1 @@
+"""Problems, the evaluation loop, statistics and the ledger. Taught in ch03."""

@@ -1,0 +1,174 @@
+"""The problem sets of the course, all with the same fields. Taught in ch03, section 3.8.
+
+A problem is a dict with `problem`, `solution`, `answer`, `subject` (text), `level` (an int, 1 to 5; 0 if it is not
+known) and `unique_id`. MiniMath is part of the repository; the sets of real competition problems come from the hub,
+or from a file that you give.
+"""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from shared.assets import ASSETS, SPLITS
+from shared.grader.grading import extract_answer
+from shared.support.jsonl import read_jsonl, read_utf8
+
+FIELDS = ("problem", "solution", "answer", "subject", "level", "unique_id")
+MATH500 = ("HuggingFaceH4/MATH-500", "test.jsonl")
+MATH_TRAIN = ("di-zhang-fdu/MATH12000", "train.jsonl")
+
+
+def load_minimath(split: str = "test") -> list[dict]:
+    """MiniMath, the course's own problems: "test" (1,000, held out) or "train" (12,000).
+
+    No problem's text is in both. `shared.tiny.corpus.generate_minimath` draws more of them from any seed.
+
+    Raises:
+        ValueError: there is no such split, or its file is damaged.
+        FileNotFoundError: its file is missing.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"MiniMath has no split {split!r}: use 'test' or 'train'.")
+    path = ASSETS / f"minimath_{split}.jsonl"
+    restore = "restore it with git checkout -- shared/assets, or run python -m shared.tiny.build_data"
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name} is missing: {restore}.")
+    problems = load_problems(path)
+    if len(problems) != SPLITS[split]["n"]:
+        raise ValueError(f"{path.name} holds {len(problems)} problems, not {SPLITS[split]['n']}: {restore}.")
+    return problems
+
+
+def load_math500(path: Path | str | None = None) -> list[dict]:
+    """MATH-500: 500 test problems of the MATH data set (arXiv:2103.03874), selected in arXiv:2305.20050.
+
+    From the hub, or from `path`, a JSON or JSON Lines file. Raises as `load_problems` does, and ConnectionError if
+    the hub cannot be reached.
+    """
+    return load_problems(path if path is not None else _download(*MATH500, load_math500))
+
+
+def load_math_train(path: Path | str | None = None) -> list[dict]:
+    """The 12,000 problems of MATH (arXiv:2103.03874) that are not in MATH-500, for training.
+
+    From the hub, or from `path`, a JSON or JSON Lines file, with the fields either of MATH-500 or of the original
+    MATH (`type`, and levels such as "Level 5"). Raises as `load_math500` does.
+    """
+    return load_problems(path if path is not None else _download(*MATH_TRAIN, load_math_train))
+
+
+def load_problems(path: Path | str) -> list[dict]:
+    """Problems from a file of your own: JSON (a list of objects) or JSON Lines.
+
+    Each needs `problem`, and `answer` or a `solution` that ends in a box; what else is missing is filled in.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or empty, a field is missing or of a wrong kind, or two problems have the same
+            `unique_id`.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}: give the path of a JSON or JSON Lines file.")
+    rows = read_rows(path, unfinished=False)
+    if not rows:
+        raise ValueError(f"{path.name} holds no problems: give a file with at least one.")
+    problems = [
+        unify(row, f"Problem {number} of {path.name}", number) for number, row in enumerate(rows, start=1)
+    ]
+    _check_ids(problems, f"problems of {path.name}")
+    return problems
+
+
+def read_rows(path: Path, unfinished: bool = True) -> list[dict]:
+    """The rows of a JSON file (a list of objects) or a JSON Lines file (see `read_jsonl` for `unfinished`).
+
+    Raises ValueError if it is damaged.
+    """
+    if path.suffix.lower() != ".json":
+        return read_jsonl(path, unfinished)
+    try:
+        rows = json.loads(read_utf8(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path.name} is no valid JSON (line {error.lineno}): restore or mend it."
+        ) from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path.name} must hold a JSON list of objects, one a row.")
+    return rows
+
+
+def with_ids(problems: Iterable[dict], fields: Sequence[str] = ("problem", "answer")) -> list[dict]:
+    """The problems, checked; one without a `unique_id` is known by its text, wherever it stands.
+
+    Raises ValueError if there are none, one has no text in one of the `fields`, or two have the same `unique_id`.
+    """
+    problems = list(problems)
+    if not problems:
+        raise ValueError("There are no problems: give at least one.")
+    for number, problem in enumerate(problems, start=1):
+        if not isinstance(problem, dict):
+            raise ValueError(
+                f"Problem {number} is no dictionary: give one with the fields 'problem' and 'answer'."
+            )
+        for name in fields:
+            if not isinstance(problem.get(name), str):
+                raise ValueError(f"Problem {number} has no text in the field {name!r}: add it.")
+    named = [{"unique_id": problem["problem"], **problem} for problem in problems]
+    _check_ids(named, "problems")
+    return named
+
+
+def _check_ids(problems: Sequence[dict], which: str) -> None:
+    name, count = Counter(problem["unique_id"] for problem in problems).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} {which} have the unique_id {name!r}: give each its own.")
+
+
+def unify(row: dict, name: str, number: int = 0) -> dict:
+    """A problem with the course's fields, whichever of the common spellings it came in.
+
+    `name` stands for it in messages, `number` in the `unique_id` of a problem that has none. Raises ValueError if a
+    field is missing or of a wrong kind.
+    """
+    solution = row.get("solution") or ""
+    problem = {
+        "problem": row.get("problem"),
+        "solution": solution,
+        "answer": row["answer"] if "answer" in row else extract_answer(solution),
+        "subject": row.get("subject") or row.get("type") or "unknown",
+        "level": _level(row.get("level", 0), name),
+        "unique_id": row.get("unique_id") or f"problem-{number}",
+    }
+    for field in FIELDS:
+        if field != "level" and not isinstance(problem[field], str):
+            raise ValueError(f"{name} has no text in the field {field!r}: add it.")
+    for field in ("problem", "answer"):
+        if not problem[field].strip():
+            raise ValueError(f"{name} has an empty {field}: fill it in.")
+    return problem
+
+
+def _level(level: object, name: str) -> int:
+    """3 from 3, "3" or "Level 3"; 0 from "Level ?", which two problems of MATH have."""
+    match = re.fullmatch(r"(?:Level )?(\d|\?)", str(level))
+    if not match:
+        raise ValueError(f"{name} has the level {level!r}: use a whole number from 1 to 5, or leave it out.")
+    return 0 if match[1] == "?" else int(match[1])
+
+
+def _download(dataset: str, filename: str, loader: Callable) -> str:
+    """Path of one file of a hub data set, from the cache if it is there already."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        endpoint = os.environ.get("HF_ENDPOINT")
+        return hf_hub_download(dataset, filename, repo_type="dataset", endpoint=endpoint)
+    except Exception as error:  # whatever the network library of the day raises
+        raise ConnectionError(
+            f"The hub cannot be reached for {dataset} ({type(error).__name__}): check the network or proxy "
+            f"(HTTPS_PROXY), set HF_ENDPOINT to a mirror, or call {loader.__name__}(path) with a downloaded file."
+        ) from error

@@ -1,0 +1,265 @@
+"""Evaluate a model on problems whose answers can be checked. Taught in ch03.
+
+    result = evaluate(model, tokenizer, load_minimath("test"), prompt="cot", max_new_tokens=200)
+    print(result)
+
+What the model writes goes through `extract_answer` and `grade`; no model text is ever run as code. The records of a run
+can be written while it goes on (`results=...`), so that a run that was stopped goes on where it was.
+"""
+
+import functools
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shared.evaluation.data import with_ids
+from shared.evaluation.results import ResultsFile
+from shared.evaluation.statistics import PairedTest, paired_test, wilson_interval
+from shared.generation.completions import generate
+from shared.generation.prompts import render_prompt
+from shared.generation.sampling import plain_seed
+from shared.grader.grading import extract_answer, grade
+from shared.model.fingerprint import fingerprint
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
+from shared.support.progress import progress_bar
+
+__all__ = ["Answer", "EvalResult", "evaluate", "extract_answer", "grade", "greedy", "render_prompt"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method made of one prompt.
+
+    `text` is what the model wrote, `answer` the answer in it (None if there is none), `tokens` the number of all tokens
+    that were generated for it, `details` whatever else the method has to tell, as JSON can hold it.
+    """
+
+    text: str
+    answer: str | None
+    tokens: int
+    details: dict = field(default_factory=dict)
+
+
+Method = Callable[..., list[Answer]]
+
+
+def greedy(
+    model: CausalLM, tokenizer: Tokenizer, prompts: list[str], *, max_new_tokens: int, seed: int = 0
+) -> list[Answer]:
+    """The plainest method: the likeliest token at each step, one answer a prompt. `seed` has no effect."""
+    completions = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens)
+    return [
+        Answer(c.text, extract_answer(c.text), len(c.token_ids), {"finish_reason": c.finish_reason})
+        for c in completions
+    ]
+
+
+METHODS: dict[str, Method] = {"greedy": greedy}
+
+
+@dataclass(frozen=True, repr=False)
+class EvalResult:
+    """The outcome of an evaluation: one record a problem, and what follows from them.
+
+    A record is a dict with `unique_id`, `problem`, `answer` (the right one), `subject`, `level`, `text` (what the model
+    wrote), `extracted` (the answer in it, or None), `correct`, `tokens`, `finish_reason` ("stop" or "length", where the
+    method tells) and `details`. `seconds` is the time spent on the problems, the time before an interruption included.
+    """
+
+    records: list[dict]
+    seconds: float = 0.0
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Number of problems."""
+        return len(self.records)
+
+    @property
+    def correct(self) -> int:
+        """Number of problems that were solved."""
+        return sum(record["correct"] for record in self.records)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the problems that were solved, in [0, 1]."""
+        return self.correct / self.n
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy, in [0, 1]."""
+        return wilson_interval(self.correct, self.n)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens generated for all problems together."""
+        return sum(record["tokens"] for record in self.records)
+
+    def by(self, key: str) -> dict[object, "EvalResult"]:
+        """The result of each group of problems with the same `key` ("level", "subject", "finish_reason"), sorted."""
+        if any(key not in record for record in self.records):
+            raise ValueError(
+                f"The records have no field {key!r}: choose one of {', '.join(self.records[0])}."
+            )
+        groups: dict[object, list[dict]] = {}
+        for record in self.records:
+            groups.setdefault(record[key], []).append(record)
+        names = sorted(groups, key=lambda name: (name is None, name))
+        return {name: EvalResult(groups[name], settings=self.settings) for name in names}
+
+    def compare(self, other: "EvalResult") -> PairedTest:
+        """McNemar's exact test of this result against another on the same problems, paired by `unique_id`.
+
+        Raises ValueError if the two are not on the same problems.
+        """
+        mine, theirs = ({r["unique_id"]: r["correct"] for r in result.records} for result in (self, other))
+        if mine.keys() != theirs.keys():
+            different = len(mine.keys() ^ theirs.keys())
+            raise ValueError(
+                f"The two results differ in {different} problems: evaluate both on the same problems to compare them."
+            )
+        return paired_test(list(mine.values()), [theirs[name] for name in mine])
+
+    def to_jsonl(self, path: Path | str) -> None:
+        """Write the records to a new file, one a line, in the format that `evaluate(results=...)` writes.
+
+        `evaluate` can go on with it if it was given `results` for these records too.
+        """
+        ResultsFile.write(path, self.records, self.settings, self.seconds)
+
+    @classmethod
+    def from_jsonl(cls, path: Path | str) -> "EvalResult":
+        """Read what `to_jsonl` or `evaluate(results=...)` wrote. Raises FileNotFoundError or ValueError."""
+        return cls(*ResultsFile.read(path))
+
+    def __str__(self) -> str:
+        if not self.records:
+            return "no problems"
+        low, high = self.ci95
+        speed = f", {self.seconds:.1f} s ({self.tokens / self.seconds:,.0f} tokens/s)" if self.seconds else ""
+        return (
+            f"{100 * self.accuracy:.1f} % right ({self.correct} of {self.n}, 95 % interval {100 * low:.1f} to "
+            f"{100 * high:.1f} %), {self.tokens / self.n:.1f} tokens a problem{speed}"
+        )
+
+    __repr__ = __str__
+
+
+def evaluate(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    problems: Sequence[dict],
+    *,
+    prompt: str | Callable[[str], str] = "direct",
+    method: str | Method = "greedy",
+    batch_size: int = 64,
+    max_new_tokens: int = 256,
+    seed: int = 0,
+    progress: bool = False,
+    results: Path | str | None = None,
+    fallback: str | None = None,
+) -> EvalResult:
+    """Ask a model every problem and grade its answers. Taught in ch03, section 3.10.
+
+    Args:
+        problems: dicts with at least `problem` and `answer`, such as `load_minimath` gives.
+        prompt: a style of `render_prompt`, or a function from a problem's text to a prompt.
+        method: "greedy", or a function `(model, tokenizer, prompts, *, max_new_tokens, seed) -> list[Answer]`, such as
+            `functools.partial(self_consistency, num_samples=8)`.
+        batch_size: how many problems the method gets at once; it changes speed and memory, not the results.
+        max_new_tokens: at most so many tokens for a completion.
+        seed: for methods that draw at random. They get the same one for every batch, and are to draw for each prompt
+            from the seed and that prompt, as `generate` does; then no result depends on the batches.
+        progress: show a progress bar.
+        results: a file for the records (JSON Lines), written as they come. If it is there already, the problems in it
+            are not asked again. What the run was made with stands in a second file beside it, ending in .settings.json;
+            a method is known there by its name, so give each its own, or a `functools.partial`.
+        fallback: where there is no box: None for no answer, or "number" or "text" (see `extract_answer`).
+
+    Raises:
+        ValueError: there are no problems, a field is missing, the prompt style or method is unknown, or `results` was
+            made with other settings.
+    """
+    problems = with_ids(problems)
+    solve, seed = _method(method), plain_seed(seed)
+    prompts = [_rendered(prompt, p["problem"]) for p in problems]
+    if batch_size < 1 or max_new_tokens < 1:
+        raise ValueError("batch_size and max_new_tokens must be at least 1.")
+    extract_answer("", fallback)  # an unknown fallback is an error now, not after hours
+    settings = {
+        "prompt": _name(prompt), "method": _name(method), "max_new_tokens": max_new_tokens, "seed": seed,
+        "fallback": fallback,
+    }  # fmt: skip
+    if results:
+        # Two lambdas have the same name, so what the prompt makes of one text tells them apart.
+        settings |= {"prompt_text": _rendered(prompt, "Compute 1+1."), "model": fingerprint(model)}
+    file = ResultsFile(results, settings)
+    done = file.records_of(problems)
+    seconds = file.seconds
+    to_do = [index for index, problem in enumerate(problems) if problem["unique_id"] not in done]
+    with progress_bar(len(problems), unit="problem", shown=progress, done=len(done)) as bar:
+        for first in range(0, len(to_do), batch_size):
+            batch, start = to_do[first : first + batch_size], time.perf_counter()
+            asked = [prompts[index] for index in batch]
+            answers = solve(model, tokenizer, asked, max_new_tokens=max_new_tokens, seed=seed)
+            if len(answers) != len(batch):
+                raise ValueError(
+                    f"The method gave {len(answers)} answers to {len(batch)} prompts: it must give one each."
+                )
+            new = [
+                _record(problems[index], answer, fallback)
+                for index, answer in zip(batch, answers, strict=True)
+            ]
+            seconds += time.perf_counter() - start
+            file.append(new, seconds)
+            done.update((record["unique_id"], record) for record in new)
+            bar.update(len(batch))
+    return EvalResult([done[problem["unique_id"]] for problem in problems], seconds, settings)
+
+
+def _method(method: str | Method) -> Method:
+    if callable(method):
+        return method
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}: use {', '.join(map(repr, METHODS))} or a function.")
+    return METHODS[method]
+
+
+def _rendered(prompt: str | Callable[[str], str], problem: str) -> str:
+    return prompt(problem) if callable(prompt) else render_prompt(problem, prompt)
+
+
+def _name(setting: object) -> str:
+    """How a setting is called in the file of settings; a partial function with its arguments."""
+    if isinstance(setting, functools.partial):
+        given = {
+            name: _name(value) if callable(value) else value
+            for name, value in sorted(setting.keywords.items())
+        }
+        return f"{_name(setting.func)} {json.dumps(given, default=str)}"
+    return getattr(setting, "__qualname__", None) or (
+        setting if isinstance(setting, str) else type(setting).__name__
+    )
+
+
+def _record(problem: dict, answer: Answer, fallback: str | None) -> dict:
+    extracted = answer.answer
+    if extracted is None and fallback is not None:
+        extracted = extract_answer(answer.text, fallback)
+    details = dict(answer.details)
+    return {
+        "unique_id": problem["unique_id"],
+        "problem": problem["problem"],
+        "answer": problem["answer"],
+        "subject": problem.get("subject"),
+        "level": problem.get("level"),
+        "text": answer.text,
+        "extracted": extracted,
+        "correct": extracted is not None and grade(extracted, problem["answer"]),
+        "tokens": answer.tokens,
+        "finish_reason": details.pop("finish_reason", None),
+        "details": details,
+    }

@@ -1,0 +1,115 @@
+"""A model by one name, wherever it comes from, and back into a folder for other libraries. Taught in ch02."""
+
+from pathlib import Path
+
+import torch
+
+from shared.assets import ASSETS
+from shared.formats import hub
+from shared.formats.checkpoints import export_hf, save_checkpoint
+from shared.formats.download import download
+from shared.formats.gguf_format import load_gguf
+from shared.formats.weights import load_hf_folder, load_weights_file
+from shared.model.linear import lay_out
+from shared.model.tokenizer import CHATML_TEMPLATE, Tokenizer
+from shared.model.transformer import CausalLM
+from shared.tiny.config import TINY_CONFIG
+
+__all__ = ["export_hf", "load_model", "save_checkpoint"]
+
+TINY_FILES = {"tiny": "tiny-base.safetensors", "tiny-teacher": "tiny-teacher.safetensors"}
+RESTORE = "restore it with git checkout -- shared/assets, or clone the repository again"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(
+    name: str | Path = "tiny", device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+) -> tuple[CausalLM, Tokenizer]:
+    """Load a language model and its tokenizer, ready to generate (the model is in evaluation mode).
+
+    Args:
+        name: "tiny", which is part of the course; "tiny-random", the same untrained; "tiny-teacher", the larger one of
+            ch08; a hub model such as "qwen3-0.6b-base" (`shared.formats.hub.known_models()` lists them); or the path of
+            a Hugging Face folder, of a checkpoint folder of ours, or of a .gguf file.
+        device: "auto" takes a GPU if there is one ("cuda", else "mps"), else "cpu"; the tiny models stay on the CPU.
+        dtype: "auto" is bfloat16 on "cuda" and float32 elsewhere; or "float32", "bfloat16", "float16".
+
+    Raises:
+        ValueError: for an unknown name, a damaged file, or a model that is not supported.
+        FileNotFoundError: if a file of the model is missing.
+        ConnectionError: if the model is to come from the hub, and that cannot be reached or sends something else.
+        OSError: if the disk is too small for it.
+    """
+    if str(name).lower() in hub.LOCAL_MODELS and device == "auto":
+        device = "cpu"  # as fast there, and the outputs in the notebooks are the same everywhere
+    device = choose_device(device)
+    model, tokenizer = _load(name, device, choose_dtype(dtype, device))
+    lay_out(model.blocks)  # not the embedding, of which single rows are read
+    return model, tokenizer
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """The device by name; "auto" takes the fastest there is. Raises ValueError if it is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(kind for kind, available in there.items() if available))
+    kind = str(device).partition(":")[0]
+    if not there.get(kind):
+        here = ", ".join(each for each, available in there.items() if available)
+        raise ValueError(f"The device {str(device)!r} is not available here: choose auto or one of {here}.")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The number format by name; "auto" depends on the device. Raises ValueError if it is not a known one."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    chosen = DTYPES.get(str(dtype).removeprefix("torch."))
+    if chosen is None:
+        raise ValueError(f"The dtype {dtype} is not known: choose auto or one of {', '.join(DTYPES)}.")
+    return chosen
+
+
+def _load(name: str | Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+    known = str(name).lower()
+    if known in TINY_FILES:
+        return _load_tiny(TINY_FILES[known], device, dtype)
+    if known == "tiny-random":
+        return _random_tiny(device, dtype)
+    if known in hub.HUB_MODELS:
+        packaged = hub.packaged_smollm2() if known == "smollm2-135m" else None
+        return _load_path(packaged or download(hub.HUB_MODELS[known]), device, dtype)
+    return _load_path(Path(name).expanduser(), device, dtype)
+
+
+def _load_path(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+    if not path.exists():
+        raise hub.unknown_model(str(path))
+    if path.is_dir():
+        return load_hf_folder(path, device, dtype)
+    if path.suffix == ".gguf":
+        return load_gguf(path, device, dtype)
+    if path.suffix == ".safetensors":
+        return load_weights_file(path, device, dtype), _course_tokenizer(path.with_name("tokenizer.json"))
+    raise ValueError(
+        f"{path.name} is no model file: name a folder, a .gguf file, or a .safetensors file of this course."
+    )
+
+
+def _load_tiny(file: str, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+    model = load_weights_file(ASSETS / file, device, dtype, RESTORE)
+    return model, _course_tokenizer(ASSETS / "tokenizer.json")
+
+
+def _random_tiny(device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CausalLM(TINY_CONFIG)
+    return model.to(device, dtype).eval(), _course_tokenizer(ASSETS / "tokenizer.json")
+
+
+def _course_tokenizer(path: Path) -> Tokenizer:
+    """The tiny model's tokenizer: texts end with `<|endoftext|>`, turns of a chat with `<|im_end|>`."""
+    tokenizer = Tokenizer.from_file(path, chat_template=CHATML_TEMPLATE)
+    tokenizer.stop_ids += (tokenizer.token_id("<|im_end|>"),)
+    return tokenizer

@@ -1,0 +1,170 @@
+"""Self-refinement: a draft, a check of it, a revision that is taken if a scorer says so. Taught in ch05.
+
+    result = evaluate(model, tokenizer, problems, prompt="cot", max_new_tokens=200,
+                      method=functools.partial(self_refine, scorer=answer_logprob_scorer(model, tokenizer)))
+
+A model that revises its own answer with no new information may make it worse (arXiv:2310.01798), so measure: how many
+wrong drafts were mended, how many right ones broken, and what as many tokens buy in another way.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from shared.evaluation.evaluator import Answer
+from shared.generation.completions import Completion
+from shared.generation.prompts import INSTRUCTIONS, render_check_prompt, render_prompt
+from shared.grader.grading import extract_answer
+from shared.inference.scorers import Scorer, as_completions, avg_logprob_score, scores_of
+from shared.inference.votes import draw_samples
+from shared.model.tokenizer import Tokenizer
+from shared.model.transformer import CausalLM
+from shared.support.values import as_list
+
+
+def problem_of(prompt: str) -> str:
+    """The problem's text in a prompt that `render_prompt` made, in whichever style.
+
+    Raises ValueError for any other text. Taught in ch05, section 5.9.
+    """
+    before = "Problem: "
+    for instruction in INSTRUCTIONS.values():
+        after = f"\n{instruction}\nAnswer:"
+        if prompt.startswith(before) and prompt.endswith(after):
+            return prompt[len(before) : -len(after)]
+    raise ValueError(
+        f"The prompt {prompt[:40]!r} is not of render_prompt's form, so the problem in it cannot be found: "
+        "pass self_refine a render_check of your own, a function (prompt, draft) -> check prompt."
+    )
+
+
+def check_prompt(prompt: str, draft: str) -> str:
+    """The prompt that asks to check a draft which was written after `prompt`; raises as `problem_of` does."""
+    return render_check_prompt(problem_of(prompt), draft)
+
+
+def fits_context(model: CausalLM, tokenizer: Tokenizer, text: str) -> bool:
+    """Whether the text leaves room in the model's context for at least one more token."""
+    return len(tokenizer.encode(text)) < model.config.context_length
+
+
+def answer_logprob_scorer(model: CausalLM, tokenizer: Tokenizer) -> Scorer:
+    """A scorer that asks the model how likely the answer is after the bare question, whatever led to it.
+
+    It is the mean log-probability of the box with the answer after the direct prompt, so completions that were written
+    after different prompts, such as a draft and its revision, are measured alike. Without an answer, or with
+    one that is too long for the context, it is minus infinity. The scorer raises ValueError for a prompt that
+    `render_prompt` did not make. Taught in ch05, section 5.9.
+    """
+
+    def score(prompt: str, completion: Completion) -> float:
+        answer = extract_answer(completion.text)
+        if answer is None:
+            return -math.inf
+        question, text = render_prompt(problem_of(prompt), "direct"), f" \\boxed{{{answer}}}"
+        if not fits_context(model, tokenizer, question + text):
+            return -math.inf
+        [boxed] = as_completions(model, tokenizer, [question], [text])
+        return avg_logprob_score(question, boxed)
+
+    return score
+
+
+@dataclass
+class _Work:
+    """One prompt's answer in the making."""
+
+    prompt: str
+    current: Completion
+    score: float | None
+    texts: list[str]
+    scores: list[float | None]
+    accepted: list[bool] = field(default_factory=list)
+    tokens: int = 0
+
+    def offer(self, revision: Completion, scorer: Scorer | None) -> bool:
+        """Take the revision if the scorer prefers it, or if there is no scorer; note what happened."""
+        score = scores_of(scorer, self.prompt, [revision])[0] if scorer else None
+        accept = scorer is None or (_has_answer(revision), score) > (_has_answer(self.current), self.score)
+        self.texts.append(revision.text)
+        self.scores.append(score)
+        self.accepted.append(accept)
+        self.tokens += len(revision.token_ids)
+        if accept:
+            self.current, self.score = revision, score
+        return accept
+
+    def answer(self) -> Answer:
+        details = {
+            "drafts": self.texts,
+            "answers": [extract_answer(text) for text in self.texts],
+            "scores": self.scores,
+            "accepted": self.accepted,
+            "finish_reason": self.current.finish_reason,
+        }
+        return Answer(self.current.text, extract_answer(self.current.text), self.tokens, details)
+
+
+def self_refine(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    rounds: int = 1,
+    scorer: Scorer | None = avg_logprob_score,
+    temperature: float = 0.0,
+    check_temperature: float = 0.0,
+    top_p: float = 1.0,
+    max_new_tokens: int,
+    seed: int = 0,
+    render_check: Callable[[str, str], str] = check_prompt,
+) -> list[Answer]:
+    """Write a draft, have the model check it and answer again, and keep the better of the two (arXiv:2303.17651).
+
+    A method for `evaluate`. Taught in ch05, section 5.9.
+
+    Args:
+        rounds: how often to check and revise; each round starts from what the last one kept. A prompt drops out when
+            a greedy check was rejected, since the same would come again, and when draft and check outgrow the context.
+        scorer: a revision is kept if its score is above that of what it revises; both are scored as answers to the
+            original prompt. A text without an answer never replaces one that has one. None keeps every revision. The
+            default accepts nearly every revision (section 5.10); `answer_logprob_scorer(model, tokenizer)` judges.
+        temperature: that of the drafts; `check_temperature`: that of the checks; `top_p` serves both.
+        max_new_tokens: at most so many tokens for a draft and for each check.
+        seed: decides what is drawn, together with the prompt; the same whatever the batch.
+        render_check: makes the prompt of a check from the original prompt and the draft's text.
+
+    Returns one `Answer` a prompt; `tokens` counts drafts and checks. Details: `drafts`, the texts of the draft and of
+    each revision, their `answers` and `scores` (None without a scorer), `accepted`, one flag a revision, and the
+    `finish_reason` of the text that was kept.
+
+    Raises:
+        ValueError: `rounds` is negative, a prompt is not one of `render_prompt` (with the default `render_check`), or
+            the scorer returns no number.
+    """
+    if rounds < 0:
+        raise ValueError(f"rounds is {rounds}: give 0 for the draft alone, or how often to revise it.")
+    settings = {"num_samples": 1, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
+    prompts = as_list(prompts)
+    drafts = draw_samples(model, tokenizer, prompts, temperature=temperature, **settings)
+    works = [_start(prompt, draft, scorer) for prompt, [draft] in zip(prompts, drafts, strict=True)]
+    under_way = works
+    for number in range(rounds):
+        asked = [(work, render_check(work.prompt, work.current.text)) for work in under_way]
+        asked = [(work, check) for work, check in asked if fits_context(model, tokenizer, check)]
+        checks = [check for _, check in asked]
+        revisions = draw_samples(
+            model, tokenizer, checks, temperature=check_temperature, first_sample=number, **settings
+        )
+        taken = [work.offer(revision, scorer) for (work, _), [revision] in zip(asked, revisions, strict=True)]
+        under_way = [work for (work, _), took in zip(asked, taken, strict=True) if took or check_temperature]
+    return [work.answer() for work in works]
+
+
+def _start(prompt: str, draft: Completion, scorer: Scorer | None) -> _Work:
+    score = scores_of(scorer, prompt, [draft])[0] if scorer else None
+    return _Work(prompt, draft, score, [draft.text], [score], tokens=len(draft.token_ids))
+
+
+def _has_answer(completion: Completion) -> bool:
+    return extract_answer(completion.text) is not None

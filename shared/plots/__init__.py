@@ -1,0 +1,180 @@
+"""The course's plots, in one style: legible in a 700-pixel column, safe for colour-blind readers."""
+
+from collections.abc import Sequence
+from itertools import combinations, cycle
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# The palette of Okabe and Ito (2008), ordered so that neighbours differ in lightness too.
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#666666",
+)
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
+STYLE = {
+    "figure.figsize": (7.0, 3.4),
+    "figure.dpi": 100,
+    "savefig.bbox": "tight",
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.8,
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "lines.linewidth": 2,
+    "lines.markersize": 6,
+    "legend.frameon": False,
+}
+# Load the backend now. Were it loaded inside an rc_context, leaving that would undo the interactive mode which the
+# notebook's backend switches on, and no figure after the first would show.
+plt.draw_if_interactive()
+
+
+def new_figure(title: str = "", x: str = "", y: str = "", **subplots) -> tuple[Figure, Axes]:
+    """A figure with one set of axes in the course's style; further arguments go to `plt.subplots`."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(layout="constrained", **subplots)
+        axes.set(title=title, xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def token_bars(
+    tokens: Sequence[str], probabilities: Sequence[float], title: str = "", axes: Axes | None = None
+) -> Axes:
+    """Horizontal bars of candidate tokens and their probabilities, the likeliest on top. Spaces and newlines show."""
+    if axes is None:
+        _, axes = new_figure(figsize=(7.0, 0.6 + 0.36 * len(tokens)))
+    shown = [repr(token)[1:-1].replace(" ", "␣") for token in tokens]
+    rows = range(len(tokens))
+    axes.barh(rows, probabilities, color=BLUE)
+    axes.set_title(title, loc="left")
+    axes.set(
+        xlabel="probability", xlim=(0, 1.12), xticks=(0, 0.25, 0.5, 0.75, 1), yticks=rows, yticklabels=shown
+    )
+    axes.tick_params(axis="y", labelfontfamily="monospace", length=0)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    for row, p in enumerate(probabilities):
+        axes.text(p + 0.01, row, f"{p:.3f}", va="center")
+    return axes
+
+
+def lines(
+    x: Sequence[float], series: dict[str, Sequence[float]], *, title: str = "", x_label: str = "", y_label: str = "",
+    log: str = "",
+) -> Axes:  # fmt: skip
+    """One marked line for each entry of `series` over the same x; `log` is "x", "y" or "xy" for logarithmic axes.
+
+    The y axis begins at 0, unless a value is negative.
+    """
+    _, axes = new_figure(title, x_label, y_label)
+    for (name, values), marker in zip(series.items(), cycle("os^DvxP"), strict=False):
+        axes.plot(x, values, marker=marker, label=name)
+    if "x" in log:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(list(x), [f"{v:g}" for v in x])
+        axes.minorticks_off()
+    if "y" in log:
+        axes.set_yscale("log")
+    elif axes.dataLim.ymin >= 0:
+        axes.set_ylim(bottom=0)
+    if len(series) > 1:
+        axes.legend()
+    return axes
+
+
+def interval_points(
+    labels: Sequence[str], series: dict[str, Sequence[tuple[float, float, float] | None]], *, title: str = "",
+    x_label: str = "accuracy, %, with 95 % interval",
+) -> Axes:  # fmt: skip
+    """A row for each label, and in it a point with its interval for each entry of `series`, in percent.
+
+    A point is (value, low, high), each in [0, 1], or None where there is none. With more than one series there is a
+    legend; the series share the rows' height.
+    """
+    _, axes = new_figure(title, x_label, figsize=(7.0, 1.2 + 0.36 * len(labels) + 0.3 * (len(series) > 1)))
+    step = 0.5 / max(1, len(series))
+    for place, ((name, points), colour, marker) in enumerate(
+        zip(series.items(), cycle(COLOURS), cycle("oDs^vxP"), strict=False)
+    ):
+        shown = [(row, point) for row, point in enumerate(points) if point is not None]
+        rows = [row + (place - (len(series) - 1) / 2) * step for row, _ in shown]
+        values, lows, highs = ([100 * point[k] for _, point in shown] for k in range(3))
+        reach = [[max(0, v - low) for v, low in zip(values, lows, strict=True)],
+                 [max(0, high - v) for v, high in zip(values, highs, strict=True)]]  # fmt: skip
+        axes.errorbar(values, rows, xerr=reach, fmt=marker, color=colour, capsize=3, label=name)
+    axes.set(xlim=(-2, 102), ylim=(len(labels) - 0.5, -0.5), yticks=range(len(labels)), yticklabels=labels)
+    axes.grid(visible=False, axis="y")
+    if len(series) > 1:
+        axes.figure.legend(loc="outside lower left", ncols=len(series), frameon=False)
+    return axes
+
+
+def accuracy_against_cost(
+    points: Sequence[tuple[str, str, float, tuple[float, float, float]]], *, title: str = "", x_label: str = "cost",
+) -> Axes:  # fmt: skip
+    """Points with intervals over a logarithmic axis of cost, numbered, with the numbers' names beneath.
+
+    A point is (group, name, cost, (value, low, high)), the last three in [0, 1]; a group has one colour and marker.
+    """
+    groups = list(dict.fromkeys(group for group, *_ in points))
+    heights = _apart([(cost, 100 * value) for _, _, cost, (value, _, _) in points])
+    _, axes = new_figure(
+        title, x_label, "problems solved, %", figsize=(7.0, 3.6 + 0.2 * -(-len(points) // 2))
+    )
+    for number, (group, name, cost, (value, low, high)) in enumerate(points, start=1):
+        place = groups.index(group)
+        colour, marker = COLOURS[place % len(COLOURS)], "osD^vX"[place % 6]
+        reach = [[max(0, 100 * (value - low))], [max(0, 100 * (high - value))]]
+        label = f"{number} {group} {name}"
+        axes.errorbar(cost, 100 * value, yerr=reach, fmt=marker, color=colour, capsize=2, label=label)
+        axes.annotate(
+            str(number), (cost, heights[number - 1]), (8, 0), textcoords="offset points", color=colour, fontsize=9,
+            va="center",
+        )  # fmt: skip
+    axes.set(xscale="log", ylim=(0, 100))
+    ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if _between(t, [p[2] for p in points])]
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.minorticks_off()
+    axes.figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5)
+    return axes
+
+
+def _apart(places: Sequence[tuple[float, float]], distance: float = 5.0, top: float = 97.0) -> list[float]:
+    """Heights for the labels of points, so that those of points of similar cost do not cover one another."""
+    heights = [height for _, height in places]
+    order = sorted(range(len(places)), key=lambda i: places[i][1])
+    near = [(i, j) for i, j in combinations(order, 2) if 0.75 < places[i][0] / places[j][0] < 1 / 0.75]
+    for _ in range(200):  # neighbours push each other, until all have room below the top
+        for below, above in near:
+            push = max(0.0, distance - heights[above] + heights[below]) / 2
+            heights[below], heights[above] = heights[below] - push, heights[above] + push
+        heights = [min(height, top) for height in heights]
+    return heights
+
+
+def _between(value: float, values: Sequence[float]) -> bool:
+    return min(values) / 1.5 <= value <= 1.5 * max(values)
+
+
+def panels(count: int, columns: int = 2, height: float = 1.7) -> list[Axes]:
+    """`count` small axes in rows of `columns`, each `height` inches high, in the course's style."""
+    rows = -(-count // columns)
+    with plt.rc_context({**STYLE, "font.size": 9, "axes.titlesize": 10}):
+        figure, grid = plt.subplots(
+            rows, columns, figsize=(7.0, height * rows), layout="constrained", squeeze=False
+        )
+    for unused in grid.flat[count:]:
+        figure.delaxes(unused)
+    return list(grid.flat[:count])

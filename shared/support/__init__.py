@@ -1,0 +1,1 @@
+"""What every other folder uses: files, progress, values. Nothing here is about language models."""

@@ -1,0 +1,58 @@
+"""The metrics of a training run in two files, without a line twice after it was killed and went on. Taught in ch06."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+from shared.support.files import atomic_file
+from shared.support.jsonl import append_jsonl, read_jsonl, write_jsonl
+
+
+class MetricsLog:
+    """metrics.jsonl and metrics.csv in the folder of a run, one record a step."""
+
+    def __init__(self, folder: Path):
+        self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
+
+    def append(self, record: dict) -> None:
+        """Add the record of one more step to both files."""
+        record = {name: _for_json(value) for name, value in record.items()}
+        append_jsonl(self.jsonl, [record])
+        columns = self._columns()
+        if set(record) <= set(columns):
+            with self.csv.open("a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, columns).writerow(record)
+        else:  # the first record, or the first of a step that was evaluated
+            self._write_csv(read_jsonl(self.jsonl))
+
+    def cut(self, last_step: int) -> list[dict]:
+        """Drop what was logged after a step, so that going on from there logs nothing twice; returns the rest."""
+        records = read_jsonl(self.jsonl) if last_step and self.jsonl.exists() else []
+        records = [record for record in records if record["step"] <= last_step]
+        for unfinished in self.csv.parent.glob(f".{self.csv.name}.*.part"):
+            unfinished.unlink()
+        if records:
+            write_jsonl(self.jsonl, records)
+            self._write_csv(records)
+        else:
+            self.jsonl.unlink(missing_ok=True)
+            self.csv.unlink(missing_ok=True)
+        return records
+
+    def _columns(self) -> list[str]:
+        if not self.csv.exists():
+            return []
+        with self.csv.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _write_csv(self, records: list[dict]) -> None:
+        columns = list(dict.fromkeys(name for record in records for name in record))
+        with atomic_file(self.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(records)
+
+
+def _for_json(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
