@@ -21,7 +21,7 @@ from shared.grader import (
     regions,
     units,
 )
-from shared.grader.answer_forms import BaseNumber, Choice, Group, Matrix, Quantity, Relation, Text
+from shared.grader.answer_forms import BaseNumber, Choice, Compound, Matrix, Quantity, Relation, Text
 from shared.grader.answer_text import normalize_answer
 from shared.grader.answers import parse_answer
 from shared.grader.math_parser import MAX_DEPTH, ExpressionParser
@@ -142,9 +142,9 @@ def test_thousands_are_not_a_pair():
         (r"\$5", Quantity),
         ("x=5", Relation),
         ("1<x<2", Relation),
-        ("(1,2)", Group),
-        (r"\{1,2\}", Group),
-        (r"1\pm\sqrt2", Group),
+        ("(1,2)", Compound),
+        (r"\{1,2\}", Compound),
+        (r"1\pm\sqrt2", Compound),
         (r"\begin{pmatrix}1\\2\end{pmatrix}", Matrix),
         ("x+1", sympy.Expr),
     ],

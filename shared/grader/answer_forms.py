@@ -51,11 +51,11 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Several answers. `kind` is list, or, and, set, union, minus; or, ordered, tuple or brackets: () [] (] [)."""
+class Compound:
+    """Several in one. `kind` is list, or, and, set, union, minus; or, ordered, tuple or brackets: () [] (] [)."""
 
     kind: str
-    items: tuple["Answer", ...]
+    items: tuple["Form", ...]
 
     @property
     def ordered(self) -> bool:
@@ -67,7 +67,7 @@ class Group:
 class Relation:
     """A chain `part operator part ...` with operators out of =, !=, <, <=, >, >=, in."""
 
-    parts: tuple["Answer", ...]
+    parts: tuple["Form", ...]
     operators: tuple[str, ...]
 
 
@@ -87,8 +87,10 @@ class Reals:
 class Matrix:
     """Rows of entries; a determinant (`vmatrix`) is kept apart."""
 
-    rows: tuple[tuple["Answer", ...], ...]
+    rows: tuple[tuple["Form", ...], ...]
     determinant: bool = False
 
 
-Answer = sympy.Expr | Text | Choice | BaseNumber | Ratio | Quantity | Group | Relation | Name | Reals | Matrix
+Form = (
+    sympy.Expr | Text | Choice | BaseNumber | Ratio | Quantity | Compound | Relation | Name | Reals | Matrix
+)

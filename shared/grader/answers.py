@@ -13,10 +13,10 @@ from dataclasses import replace
 import sympy
 
 from shared.grader.answer_forms import (
-    Answer,
     BaseNumber,
     Choice,
-    Group,
+    Compound,
+    Form,
     Matrix,
     Name,
     Quantity,
@@ -62,7 +62,7 @@ _NONE = {
 }
 
 
-def parse_answer(text: str) -> Answer:
+def parse_answer(text: str) -> Form:
     """Read a normalised answer (`normalize_answer`) into one of the forms of this module.
 
     Raises:
@@ -75,7 +75,7 @@ def parse_answer(text: str) -> Answer:
     if words in _ALL_REALS:
         return Reals()
     if words in _NONE:
-        return Group("set", ())
+        return Compound("set", ())
     tokens = _mark_membership(tokenize(text))
     if any(token.kind == "word" and token.text.casefold() in HEDGES for token in tokens):
         return Text(words)
@@ -109,7 +109,7 @@ def _split(tokens: Sequence[Token], texts: Sequence[str]) -> tuple[list[list[Tok
     return parts, cuts
 
 
-def _read_list(tokens: Sequence[Token]) -> Answer:
+def _read_list(tokens: Sequence[Token]) -> Form:
     """Items between commas, `and`, `or`; a single item is itself."""
     parts, cuts = _split(tokens, _SEPARATORS)
     items = [item for part in parts if part for item in _spread(_read_item(part))]
@@ -118,15 +118,15 @@ def _read_list(tokens: Sequence[Token]) -> Answer:
     if len(parts) == 1 and len(items) == 1:
         return items[0]
     kind = "or" if "or" in cuts else "and" if "and" in cuts else "list"
-    return items[0] if len(items) == 1 else Group(kind, tuple(items))
+    return items[0] if len(items) == 1 else Compound(kind, tuple(items))
 
 
-def _spread(item: Answer) -> tuple[Answer, ...]:
+def _spread(item: Form) -> tuple[Form, ...]:
     """The values that a plus-minus sign stands for are items of the list around it."""
-    return item.items if isinstance(item, Group) and item.kind == "signs" else (item,)
+    return item.items if isinstance(item, Compound) and item.kind == "signs" else (item,)
 
 
-def _read_item(tokens: Sequence[Token]) -> Answer:
+def _read_item(tokens: Sequence[Token]) -> Form:
     texts = [token.text for token in tokens]
     whole = _bracketed(tokens)
     if any(map(_is_sign, tokens)) and not (whole and texts[0] == r"\{"):
@@ -138,7 +138,7 @@ def _read_item(tokens: Sequence[Token]) -> Answer:
     if texts == ["reals"]:
         return Reals()
     if texts == ["emptyset"]:
-        return Group("set", ())
+        return Compound("set", ())
     if tokens and (tokens[0].kind == "word" or _has_article(tokens)):
         return Text(plain_words(" ".join(texts)))
     return _read_quantity(tokens)
@@ -156,7 +156,7 @@ def _is_sign(token: Token) -> bool:
     return token.kind == "op" and token.text in ("pm", "mp")
 
 
-def _read_signs(tokens: Sequence[Token]) -> Group:
+def _read_signs(tokens: Sequence[Token]) -> Compound:
     r"""Both values of `\pm`. Several `\pm` are independent of each other, unless `\mp` ties them together."""
     signs_there = [token.text for token in tokens if _is_sign(token)]
     count, tied = signs_there.count("pm"), "mp" in signs_there
@@ -169,10 +169,10 @@ def _read_signs(tokens: Sequence[Token]) -> Group:
         sign = tied_signs.get if tied else lambda text, signs=signs: next(signs)
         chosen = [Token("op", sign(token.text)) if _is_sign(token) else token for token in tokens]
         items.extend(_spread(_read_item(chosen)))
-    return Group("signs", tuple(items))
+    return Compound("signs", tuple(items))
 
 
-def _read_relation(tokens: Sequence[Token]) -> Answer | None:
+def _read_relation(tokens: Sequence[Token]) -> Form | None:
     parts, operators = _split(tokens, _COMPARISONS)
     if not operators:
         return None
@@ -197,7 +197,7 @@ def _read_name(tokens: Sequence[Token]) -> Name | None:
     return None
 
 
-def _read_union(tokens: Sequence[Token]) -> Group | None:
+def _read_union(tokens: Sequence[Token]) -> Compound | None:
     parts, cuts = _split(tokens, ("cup", "setminus"))
     if not cuts and tokens and tokens[0].text == "reals" and len(tokens) > 2 and tokens[1].text == "-":
         parts, cuts = [list(tokens[:1]), list(tokens[2:])], ["setminus"]
@@ -205,7 +205,7 @@ def _read_union(tokens: Sequence[Token]) -> Group | None:
         return None
     if len(set(cuts)) > 1 or (cuts[0] == "setminus" and len(parts) != 2):
         raise ParseError("unions and differences mixed")
-    return Group("union" if cuts[0] == "cup" else "minus", tuple(_read_item(part) for part in parts))
+    return Compound("union" if cuts[0] == "cup" else "minus", tuple(_read_item(part) for part in parts))
 
 
 def _bracketed(tokens: Sequence[Token]) -> bool:
@@ -221,7 +221,7 @@ def _bracketed(tokens: Sequence[Token]) -> bool:
     return False
 
 
-def _read_bracket(tokens: Sequence[Token]) -> Answer | None:
+def _read_bracket(tokens: Sequence[Token]) -> Form | None:
     """A tuple, interval, set, or something in needless brackets."""
     if (
         not _bracketed(tokens)
@@ -239,21 +239,21 @@ def _read_bracket(tokens: Sequence[Token]) -> Answer | None:
     items = tuple(_read_item(part) for part in parts)
     if kind not in ("tuple", "()", "[]", "(]", "[)") or not all(parts):
         raise ParseError("brackets that do not match")
-    nested = all(isinstance(item, Group) and item.kind == "[]" for item in items)
-    return Matrix(tuple(item.items for item in items)) if nested and kind == "[]" else Group(kind, items)
+    nested = all(isinstance(item, Compound) and item.kind == "[]" for item in items)
+    return Matrix(tuple(item.items for item in items)) if nested and kind == "[]" else Compound(kind, items)
 
 
-def _read_set(inside: Sequence[Token]) -> Answer:
+def _read_set(inside: Sequence[Token]) -> Form:
     r"""The inside of `\{..\}`: items, or `x | condition`."""
     if not inside:
-        return Group("set", ())
+        return Compound("set", ())
     for place in range(1, min(len(inside), 4)):
         if inside[0].kind == "var" and inside[place].text in ("|", ":") and place in (1, 3):
             return _read_list(inside[place + 1 :])
     answer = _read_list(inside)
-    if isinstance(answer, Group) and answer.kind in ("list", "signs", "and", "or"):
+    if isinstance(answer, Compound) and answer.kind in ("list", "signs", "and", "or"):
         return replace(answer, kind="set")
-    return Group("set", (answer,))
+    return Compound("set", (answer,))
 
 
 def _read_matrix(tokens: Sequence[Token]) -> Matrix | None:
@@ -284,7 +284,7 @@ def _factor_before(tokens: Sequence[Token]) -> sympy.Expr | None:
     return ExpressionParser(tokens).parse() if tokens else None
 
 
-def _scaled(entry: Answer, factor: sympy.Expr | None) -> Answer:
+def _scaled(entry: Form, factor: sympy.Expr | None) -> Form:
     if factor is None:
         return entry
     if not isinstance(entry, sympy.Expr):
@@ -311,7 +311,7 @@ def _read_ratio(tokens: Sequence[Token]) -> Ratio | None:
     return Ratio(tuple(ExpressionParser(part).parse() for part in parts), clock, half if clock else "")
 
 
-def _read_quantity(tokens: Sequence[Token]) -> Answer:
+def _read_quantity(tokens: Sequence[Token]) -> Form:
     """An expression, with a currency sign before it or a unit behind it if there is one."""
     minus = len(tokens) > 2 and tokens[0].text == "-" and tokens[1].text in (r"\$", "€", "£")
     rest = list(tokens[1:] if minus else tokens)

@@ -24,10 +24,10 @@ from collections.abc import Sequence
 import sympy
 
 from shared.grader.answer_forms import (
-    Answer,
     BaseNumber,
     Choice,
-    Group,
+    Compound,
+    Form,
     Matrix,
     Name,
     Quantity,
@@ -48,7 +48,7 @@ class Comparison:
     def __init__(self) -> None:
         self.numbers = Evaluator()
 
-    def equal(self, first: Answer, second: Answer) -> bool:
+    def equal(self, first: Form, second: Form) -> bool:
         """Whether the two are the same answer.
 
         Raises:
@@ -90,7 +90,7 @@ class Comparison:
         except Undecided:
             return False
 
-    def _plain(self, first: Answer, second: Answer) -> bool | None:
+    def _plain(self, first: Form, second: Form) -> bool | None:
         """Words, choice letters and numbers in other bases."""
         if isinstance(first, Choice):
             letter = (
@@ -109,7 +109,7 @@ class Comparison:
             return first == second
         return None
 
-    def _ratio(self, first: Answer, second: Answer) -> bool | None:
+    def _ratio(self, first: Form, second: Form) -> bool | None:
         if not isinstance(first, Ratio):
             return None
         if isinstance(second, Ratio):
@@ -124,7 +124,7 @@ class Comparison:
             return self._numbers_equal(divide(*first.parts), second)
         return False
 
-    def _matrix(self, first: Answer, second: Answer) -> bool | None:
+    def _matrix(self, first: Form, second: Form) -> bool | None:
         if not isinstance(first, Matrix):
             return None
         if isinstance(second, Matrix) and first.determinant == second.determinant:
@@ -133,17 +133,19 @@ class Comparison:
                 self._in_order(a, b) for a, b in zip(first.rows, second.rows, strict=True)
             )
         if (
-            isinstance(second, Group)
+            isinstance(second, Compound)
             and second.kind in ("()", "tuple")
             and all(len(row) == 1 for row in first.rows)
         ):
             return self._in_order([row[0] for row in first.rows], second.items)
         return False
 
-    def _region(self, first: Answer, second: Answer) -> bool | None:
+    def _region(self, first: Form, second: Form) -> bool | None:
         """Intervals and inequalities; two ordered pairs are left to the rule for groups, where ends may be symbols."""
-        pair = isinstance(first, Group) and isinstance(second, Group) and first.ordered and second.ordered
-        if pair or not any(isinstance(part, Relation | Group) for part in (first, second)):
+        pair = (
+            isinstance(first, Compound) and isinstance(second, Compound) and first.ordered and second.ordered
+        )
+        if pair or not any(isinstance(part, Relation | Compound) for part in (first, second)):
             return None
         try:
             regions = [to_region(part, self.numbers) for part in (first, second)]
@@ -151,14 +153,14 @@ class Comparison:
             return None
         return same_region(*regions) if None not in regions else None
 
-    def _relation(self, first: Answer, second: Answer) -> bool | None:
+    def _relation(self, first: Form, second: Form) -> bool | None:
         if not isinstance(first, Relation):
             return None
         if isinstance(second, Relation):
             return self._two_relations(first, second)
         named = self._named_value(first)
         if named is None:
-            return None if isinstance(second, Group) else False
+            return None if isinstance(second, Compound) else False
         return self.equal(named[1], second)
 
     def _two_relations(self, first: Relation, second: Relation) -> bool:
@@ -176,7 +178,7 @@ class Comparison:
             return True
         return self._in_order(first.parts, second.parts)
 
-    def _named_value(self, relation: Relation) -> tuple[str, Answer] | None:
+    def _named_value(self, relation: Relation) -> tuple[str, Form] | None:
         """`x = 5`, `5 = x`, `x = 10/2 = 5` or `10/2 = 5`: the name (empty if there is none) and the value."""
         if relation.operators == ("in",):
             return _name(relation.parts[0]), relation.parts[1]
@@ -196,16 +198,16 @@ class Comparison:
             return None
         return (_name(names[0]) if names else ""), parts[-1]
 
-    def _group(self, first: Answer, second: Answer) -> bool | None:
-        if not isinstance(first, Group):
+    def _group(self, first: Form, second: Form) -> bool | None:
+        if not isinstance(first, Compound):
             return None
-        if isinstance(second, Group):
+        if isinstance(second, Compound):
             return self._two_groups(first, second)
         if first.ordered or first.kind in ("union", "minus") or not self._say_the_same(first):
             return False
         return all(self.equal(item, second) for item in first.items)
 
-    def _say_the_same(self, group: Group) -> bool:
+    def _say_the_same(self, group: Compound) -> bool:
         """Whether a list is one value: it has one item, or several spellings of it, as in `7/20 or 35%`."""
         if len(group.items) == 1:
             return True
@@ -213,7 +215,7 @@ class Comparison:
             self.equal(*pair) for pair in itertools.combinations(group.items, 2)
         )
 
-    def _two_groups(self, first: Group, second: Group) -> bool:
+    def _two_groups(self, first: Compound, second: Compound) -> bool:
         if "union" in (first.kind, second.kind) or "minus" in (first.kind, second.kind):
             return first.kind == second.kind and self._match(first.items, second.items)
         if first.ordered and second.ordered:
@@ -235,7 +237,7 @@ class Comparison:
             first.items, second.items, repetitions=not {first.kind, second.kind} <= {"set", "or"}
         )
 
-    def _in_any_order(self, first: Sequence[Answer], second: Sequence[Answer], repetitions: bool) -> bool:
+    def _in_any_order(self, first: Sequence[Form], second: Sequence[Form], repetitions: bool) -> bool:
         """Whether two lists or, without `repetitions`, two sets hold the same items.
 
         Comparing each item with each spends the budget on some thirty items. Where equality is transitive, an item
@@ -252,7 +254,7 @@ class Comparison:
             )
         return self._covers(first, second) and self._covers(second, first)
 
-    def _covers(self, first: Sequence[Answer], second: Sequence[Answer]) -> bool:
+    def _covers(self, first: Sequence[Form], second: Sequence[Form]) -> bool:
         """Whether each item of `second` is in `first`, in this spelling or another."""
         spelt_alike = set(first)
         return all(
@@ -260,18 +262,18 @@ class Comparison:
             for item in dict.fromkeys(second)
         )
 
-    def _distinct(self, items: Sequence[Answer], others: Sequence[Answer]) -> list[Answer]:
+    def _distinct(self, items: Sequence[Form], others: Sequence[Form]) -> list[Form]:
         """The items without repetitions: two are one if they are equal, and to the same of all items and others.
 
         `35%` repeats neither `35` nor `0.35` if both are there, though it is equal to both.
         """
         everything = list(dict.fromkeys((*items, *others)))
-        kept: dict[tuple[bool, ...], Answer] = {}
+        kept: dict[tuple[bool, ...], Form] = {}
         for item in dict.fromkeys(items):
             kept.setdefault(tuple(self.equal(item, other) for other in everything), item)
         return list(kept.values())
 
-    def _match(self, first: Sequence[Answer], second: Sequence[Answer]) -> bool:
+    def _match(self, first: Sequence[Form], second: Sequence[Form]) -> bool:
         """Whether the items can be paired off, in any order.
 
         Equality is not transitive (`35%` is `35` and `0.35`), so the first pairing found may block a later item that
@@ -285,8 +287,8 @@ class Comparison:
     def _find_partner(
         self,
         place: int,
-        first: Sequence[Answer],
-        second: Sequence[Answer],
+        first: Sequence[Form],
+        second: Sequence[Form],
         partners: dict[int, int],
         tried: set[int],
     ) -> bool:
@@ -300,10 +302,10 @@ class Comparison:
                 return True
         return False
 
-    def _in_order(self, first: Sequence[Answer], second: Sequence[Answer]) -> bool:
+    def _in_order(self, first: Sequence[Form], second: Sequence[Form]) -> bool:
         return len(first) == len(second) and all(self.equal(a, b) for a, b in zip(first, second, strict=True))
 
-    def _quantity(self, first: Answer, second: Answer) -> bool | None:
+    def _quantity(self, first: Form, second: Form) -> bool | None:
         if not isinstance(first, Quantity):
             return None
         if isinstance(second, Quantity):
@@ -322,13 +324,13 @@ class Comparison:
         return letter is not None and self._numbers_equal(mul(first.value, sympy.Symbol(letter)), second)
 
 
-def _transitive(item: Answer) -> bool:
+def _transitive(item: Form) -> bool:
     """Whether the item is a constant, words, digits in a base, or a point of these.
 
     Two such items that equal a third equal each other. That does not hold with a percentage (`35%` is `35` and
     `0.35`), a time, a named value (`x = 5` is `5` and so is `y = 5`), or an expression that has no value everywhere.
     """
-    if isinstance(item, Group):
+    if isinstance(item, Compound):
         return item.kind in ("()", "tuple") and all(map(_transitive, item.items))
     return isinstance(item, Text | BaseNumber) or (isinstance(item, sympy.Expr) and not item.free_symbols)
 
@@ -360,7 +362,7 @@ def _ascending(relation: Relation) -> Relation:
     return Relation(relation.parts[::-1], tuple(flipped[::-1]))
 
 
-def _assigned_values(group: Group) -> list[Answer] | None:
+def _assigned_values(group: Compound) -> list[Form] | None:
     """The values of `x = 1, y = 2` in the order of the names; None for another list."""
     values = {}
     for item in group.items:

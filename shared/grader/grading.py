@@ -21,7 +21,7 @@ Taught in ch03, sections 3.3 to 3.7.
 import re
 from itertools import islice
 
-from shared.grader.answer_forms import Answer, Text
+from shared.grader.answer_forms import Form, Text
 from shared.grader.answer_text import MAX_CHARS, normalize_answer, plain_words, squash
 from shared.grader.answers import parse_answer
 from shared.grader.equality import Comparison
@@ -142,7 +142,7 @@ def _plain_number(text: str) -> tuple[bool, str, str] | None:
     return match[1] == "-" and bool(whole or decimals), whole, decimals
 
 
-def _read(text: str) -> Answer:
+def _read(text: str) -> Form:
     """The answer's form; what is outside the grammar is compared as words or, if it has none, literally."""
     try:
         return parse_answer(text)

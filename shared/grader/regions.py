@@ -11,7 +11,7 @@ from operator import ge, gt, le, lt, ne
 import mpmath
 import sympy
 
-from shared.grader.answer_forms import Answer, Group, Name, Quantity, Reals, Relation
+from shared.grader.answer_forms import Compound, Form, Name, Quantity, Reals, Relation
 from shared.grader.numeric import Evaluator, Undecided, is_real, point_value
 
 INFINITY = Evaluator.as_mpf(mpmath.mpf("inf"))
@@ -37,7 +37,7 @@ class Region:
     variable: str | None = None
 
 
-def to_region(answer: Answer, numbers: Evaluator) -> Region | None:
+def to_region(answer: Form, numbers: Evaluator) -> Region | None:
     """The part of the real line that an answer describes, or None if it describes none.
 
     Raises:
@@ -47,7 +47,7 @@ def to_region(answer: Answer, numbers: Evaluator) -> Region | None:
         return Region((Piece(-INFINITY, False, INFINITY, False),))
     if isinstance(answer, Relation):
         return _from_relation(answer, numbers)
-    if not isinstance(answer, Group):
+    if not isinstance(answer, Compound):
         return None
     if answer.kind in ("()", "[]", "(]", "[)") and len(answer.items) == 2:
         low, high = (_end(item, numbers) for item in answer.items)
@@ -66,13 +66,13 @@ def to_region(answer: Answer, numbers: Evaluator) -> Region | None:
     return _from_group(answer, numbers)
 
 
-def _from_group(answer: Group, numbers: Evaluator) -> Region | None:
+def _from_group(answer: Compound, numbers: Evaluator) -> Region | None:
     """Unions, differences, and inequalities joined by `or`, `and` or a comma."""
     if answer.kind == "minus":
         base, removed = answer.items
         points = (
             [_end(item, numbers) for item in removed.items]
-            if isinstance(removed, Group) and not removed.ordered
+            if isinstance(removed, Compound) and not removed.ordered
             else None
         )
         region = to_region(base, numbers)
@@ -100,15 +100,15 @@ def _from_group(answer: Group, numbers: Evaluator) -> Region | None:
     )
 
 
-def _points(item: Answer, numbers: Evaluator) -> Region | None:
+def _points(item: Form, numbers: Evaluator) -> Region | None:
     """A member of a union: a region, or a set of single points."""
-    if not isinstance(item, Group) or item.kind != "set":
+    if not isinstance(item, Compound) or item.kind != "set":
         return to_region(item, numbers)
     ends = [_end(point, numbers) for point in item.items]
     return None if None in ends else Region(tuple(Piece(end, True, end, True) for end in ends))
 
 
-def _end(item: Answer, numbers: Evaluator) -> mpmath.mpf | None:
+def _end(item: Form, numbers: Evaluator) -> mpmath.mpf | None:
     """The value of an end point; infinity is allowed."""
     if isinstance(item, Quantity):
         item = item.value
