@@ -10,7 +10,7 @@ from collections import Counter
 
 from shared import CausalLM, Completion, Tokenizer, extract_answer, generate, grade, load_model, render_prompt
 from shared.evaluation.statistics import wilson_interval
-from shared.generation.prompts import render_check_prompt
+from shared.generation.prompts import render_revision_prompt
 from shared.tiny.corpus import generate_minimath
 
 LIMIT = 200  # new tokens
@@ -89,7 +89,9 @@ def checks(study: Study) -> None:
         "reference solution": ["\n" + p["solution"] for p in study.problems],
     }
     for name, texts in drafts.items():
-        prompts = [render_check_prompt(p["problem"], t) for p, t in zip(study.problems, texts, strict=True)]
+        prompts = [
+            render_revision_prompt(p["problem"], t) for p, t in zip(study.problems, texts, strict=True)
+        ]
         before, after = study.right(texts), study.right([c.text for c in study.write(prompts)])
         pairs = Counter(zip(before, after, strict=True))
         remark = f"draft right: {sum(before)}, mended {pairs[False, True]}, broken {pairs[True, False]}"

@@ -11,9 +11,9 @@ import pytest
 from shared import evaluate, generate, load_minimath, load_model, render_prompt
 from shared.formats.hub import packaged_smollm2
 from shared.generation.completions import Completion
-from shared.generation.prompts import INSTRUCTIONS, render_check_prompt
+from shared.generation.prompts import INSTRUCTIONS, render_revision_prompt
 from shared.inference import refinement
-from shared.inference.refinement import answer_logprob_scorer, check_prompt, problem_of, self_refine
+from shared.inference.refinement import answer_logprob_scorer, problem_of, revision_prompt, self_refine
 from shared.inference.scorers import as_completions, avg_logprob_score, best_of_n, heuristic_score
 
 LIMIT = 80
@@ -66,12 +66,12 @@ def refine(scorer, **settings):
 @pytest.mark.parametrize("problem", ["Compute 2+2.", "Two\nlines: Problem: 1\nAnswer:", "{x} \\boxed{3}"])
 def test_the_problem_comes_back_out_of_its_prompt(problem, style):
     assert problem_of(render_prompt(problem, style)) == problem
-    assert check_prompt(render_prompt(problem, style), " 4") == render_check_prompt(problem, " 4")
+    assert revision_prompt(render_prompt(problem, style), " 4") == render_revision_prompt(problem, " 4")
 
 
 @pytest.mark.parametrize("prompt", ["", "What is 2+2?", "Problem: 2+2\nAnswer:", PROMPT + " 4", "x" + PROMPT])
 def test_another_prompt_is_refused_with_the_way_out(prompt):
-    with pytest.raises(ValueError, match="pass self_refine a render_check of your own"):
+    with pytest.raises(ValueError, match="pass self_refine a render_revision of your own"):
         problem_of(prompt)
 
 
@@ -89,7 +89,7 @@ def test_a_better_revision_is_taken(scripted):
         "accepted": [True],
         "finish_reason": "stop",
     }
-    assert asked == [PROMPT, render_check_prompt("Compute 2+2.", r"\boxed{5}")]
+    assert asked == [PROMPT, render_revision_prompt("Compute 2+2.", r"\boxed{5}")]
 
 
 @pytest.mark.parametrize("score", [-1.0, -1.5])
@@ -132,14 +132,14 @@ def test_both_are_scored_as_answers_to_the_original_prompt(scripted):
 def test_rounds_go_on_from_what_was_kept(scripted):
     asked = scripted(completion(1, -3.0), completion(2, -2.0), completion(3, -2.5))
     answer = refine(avg_logprob_score, rounds=5)
-    checked = [render_check_prompt("Compute 2+2.", rf"\boxed{{{n}}}") for n in (1, 2)]
+    checked = [render_revision_prompt("Compute 2+2.", rf"\boxed{{{n}}}") for n in (1, 2)]
     assert asked == [PROMPT, *checked], "the rejected greedy check would come again, so it is not asked for"
     assert (answer.answer, answer.tokens, answer.details["accepted"]) == ("2", 6, [True, False])
 
 
 def test_a_sampled_check_may_be_tried_again(scripted):
     asked = scripted(completion(1, -2.0), completion(2, -3.0), completion(3, -1.0))
-    answer = refine(avg_logprob_score, rounds=2, check_temperature=1.0)
+    answer = refine(avg_logprob_score, rounds=2, revision_temperature=1.0)
     assert (answer.answer, answer.details["accepted"]) == ("3", [False, True])
     assert asked[1] == asked[2]
 
@@ -159,11 +159,11 @@ def test_a_scorer_that_returns_no_number_is_refused(scripted):
 
 def test_a_prompt_of_another_form_needs_a_check_of_its_own(scripted):
     scripted(completion(1), completion(2, -0.5))
-    with pytest.raises(ValueError, match="render_check"):
+    with pytest.raises(ValueError, match="render_revision"):
         self_refine(None, None, ["2+2="], max_new_tokens=9)
     asked = scripted(completion(1), completion(2, -0.5))
     [answer] = self_refine(
-        None, None, ["2+2="], max_new_tokens=9, render_check=lambda prompt, draft: f"{prompt}{draft}?"
+        None, None, ["2+2="], max_new_tokens=9, render_revision=lambda prompt, draft: f"{prompt}{draft}?"
     )
     assert (answer.answer, asked[1]) == ("2", r"2+2=\boxed{1}?")
 
@@ -174,7 +174,7 @@ def test_a_prompt_of_another_form_needs_a_check_of_its_own(scripted):
 def test_the_steps_are_generate_and_generate_again(tiny, prompts):
     """Drafts and checks are those that `generate` gives by hand, and all tokens are counted."""
     drafts = generate(*tiny, prompts, max_new_tokens=LIMIT, temperature=1.0, seed=4)
-    checks = [check_prompt(p, d.text) for p, d in zip(prompts, drafts, strict=True)]
+    checks = [revision_prompt(p, d.text) for p, d in zip(prompts, drafts, strict=True)]
     revisions = generate(*tiny, checks, max_new_tokens=LIMIT)
     answers = self_refine(*tiny, prompts, scorer=None, temperature=1.0, max_new_tokens=LIMIT, seed=4)
     for draft, revision, answer in zip(drafts, revisions, answers, strict=True):
@@ -187,7 +187,7 @@ def test_the_steps_are_generate_and_generate_again(tiny, prompts):
 def test_it_is_a_method_of_evaluate_whatever_the_batches(tiny):
     problems = load_minimath("test")[:6]
     method = functools.partial(
-        self_refine, scorer=heuristic_score, temperature=1.0, check_temperature=0.7, rounds=2
+        self_refine, scorer=heuristic_score, temperature=1.0, revision_temperature=0.7, rounds=2
     )
     run = functools.partial(evaluate, *tiny, problems, prompt="cot", method=method, max_new_tokens=LIMIT)
     texts = [[record["text"] for record in run(batch_size=size).records] for size in (6, 1)]

@@ -23,8 +23,8 @@ def render_prompt(problem: str, style: str = "direct") -> str:
     return f"Problem: {problem.strip()}\n{INSTRUCTIONS[style]}\nAnswer:"
 
 
-def render_check_prompt(problem: str, draft: str) -> str:
-    """The text that asks for a check of a draft answer, step by step, and a revised answer (self-refinement)."""
+def render_revision_prompt(problem: str, draft: str) -> str:
+    """The text that asks to check a draft answer, step by step, and to revise it (self-refinement)."""
     return (
         f"Problem: {problem.strip()}\nDraft:{draft.rstrip()}\nCheck the draft, then answer in {BOX}.\nCheck:"
     )

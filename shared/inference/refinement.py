@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from shared.evaluation.evaluator import Answer
 from shared.generation.completions import Completion
-from shared.generation.prompts import INSTRUCTIONS, render_check_prompt, render_prompt
+from shared.generation.prompts import INSTRUCTIONS, render_prompt, render_revision_prompt
 from shared.grader.grading import extract_answer
 from shared.inference.scorers import Scorer, as_completions, avg_logprob_score, scores_of
 from shared.inference.votes import draw_samples
@@ -34,13 +34,13 @@ def problem_of(prompt: str) -> str:
             return prompt[len(before) : -len(after)]
     raise ValueError(
         f"The prompt {prompt[:40]!r} is not of render_prompt's form, so the problem in it cannot be found: "
-        "pass self_refine a render_check of your own, a function (prompt, draft) -> check prompt."
+        "pass self_refine a render_revision of your own, a function (prompt, draft) -> revision prompt."
     )
 
 
-def check_prompt(prompt: str, draft: str) -> str:
+def revision_prompt(prompt: str, draft: str) -> str:
     """The prompt that asks to check a draft which was written after `prompt`; raises as `problem_of` does."""
-    return render_check_prompt(problem_of(prompt), draft)
+    return render_revision_prompt(problem_of(prompt), draft)
 
 
 def fits_context(model: CausalLM, tokenizer: Tokenizer, text: str) -> bool:
@@ -113,11 +113,11 @@ def self_refine(
     rounds: int = 1,
     scorer: Scorer | None = avg_logprob_score,
     temperature: float = 0.0,
-    check_temperature: float = 0.0,
+    revision_temperature: float = 0.0,
     top_p: float = 1.0,
     max_new_tokens: int,
     seed: int = 0,
-    render_check: Callable[[str, str], str] = check_prompt,
+    render_revision: Callable[[str, str], str] = revision_prompt,
 ) -> list[Answer]:
     """Write a draft, have the model check it and answer again, and keep the better of the two (arXiv:2303.17651).
 
@@ -129,17 +129,17 @@ def self_refine(
         scorer: a revision is kept if its score is above that of what it revises; both are scored as answers to the
             original prompt. A text without an answer never replaces one that has one. None keeps every revision. The
             default accepts nearly every revision (section 5.10); `answer_logprob_scorer(model, tokenizer)` judges.
-        temperature: that of the drafts; `check_temperature`: that of the checks; `top_p` serves both.
+        temperature: that of the drafts; `revision_temperature`: that of the checks; `top_p` serves both.
         max_new_tokens: at most so many tokens for a draft and for each check.
         seed: decides what is drawn, together with the prompt; the same whatever the batch.
-        render_check: makes the prompt of a check from the original prompt and the draft's text.
+        render_revision: makes the prompt of a check from the original prompt and the draft's text.
 
     Returns one `Answer` a prompt; `tokens` counts drafts and checks. Details: `drafts`, the texts of the draft and of
     each revision, their `answers` and `scores` (None without a scorer), `accepted`, one flag a revision, and the
     `finish_reason` of the text that was kept.
 
     Raises:
-        ValueError: `rounds` is negative, a prompt is not one of `render_prompt` (with the default `render_check`), or
+        ValueError: `rounds` is negative, a prompt is not one of `render_prompt` (in the default form), or
             the scorer returns no number.
     """
     if rounds < 0:
@@ -150,14 +150,16 @@ def self_refine(
     works = [_start(prompt, draft, scorer) for prompt, [draft] in zip(prompts, drafts, strict=True)]
     under_way = works
     for number in range(rounds):
-        asked = [(work, render_check(work.prompt, work.current.text)) for work in under_way]
+        asked = [(work, render_revision(work.prompt, work.current.text)) for work in under_way]
         asked = [(work, check) for work, check in asked if fits_context(model, tokenizer, check)]
         checks = [check for _, check in asked]
         revisions = draw_samples(
-            model, tokenizer, checks, temperature=check_temperature, first_sample=number, **settings
+            model, tokenizer, checks, temperature=revision_temperature, first_sample=number, **settings
         )
         taken = [work.offer(revision, scorer) for (work, _), [revision] in zip(asked, revisions, strict=True)]
-        under_way = [work for (work, _), took in zip(asked, taken, strict=True) if took or check_temperature]
+        under_way = [
+            work for (work, _), took in zip(asked, taken, strict=True) if took or revision_temperature
+        ]
     return [work.answer() for work in works]
 
 

@@ -21,7 +21,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.generation.prompts import render_check_prompt, render_prompt
+from shared.generation.prompts import render_prompt, render_revision_prompt
 from shared.tiny.corpus import LEVELS, SUBJECTS, Recorder, Slip, draw_problem, held_out
 from shared.tiny.values import Solve, Value, boxed_form, plain
 
@@ -144,7 +144,7 @@ def check(rng: random.Random, work: Work) -> Document:
         draft_text = detailed(draft)
     else:
         draft_text = hasty(draft.steps[i] for i in kept) + f"\\boxed{{{draft.answer}}}."
-    return Document(render_check_prompt(work.text, draft_text), _marks(work, draft, kept))
+    return Document(render_revision_prompt(work.text, draft_text), _marks(work, draft, kept))
 
 
 def _marks(work: Work, draft: Work, kept: list[int]) -> str:
