@@ -79,7 +79,7 @@ def load_problems(path: Path | str) -> list[dict]:
     problems = [
         unify(row, f"Problem {number} of {path.name}", number) for number, row in enumerate(rows, start=1)
     ]
-    _check_ids(problems, f"problems of {path.name}")
+    _ensure_unique(problems, f"problems of {path.name}")
     return problems
 
 
@@ -118,11 +118,11 @@ def with_ids(problems: Iterable[dict], fields: Sequence[str] = ("problem", "answ
             if not isinstance(problem.get(name), str):
                 raise ValueError(f"Problem {number} has no text in the field {name!r}: add it.")
     named = [{"unique_id": problem["problem"], **problem} for problem in problems]
-    _check_ids(named, "problems")
+    _ensure_unique(named, "problems")
     return named
 
 
-def _check_ids(problems: Sequence[dict], which: str) -> None:
+def _ensure_unique(problems: Sequence[dict], which: str) -> None:
     name, count = Counter(problem["unique_id"] for problem in problems).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{count} {which} have the unique_id {name!r}: give each its own.")

@@ -21,7 +21,7 @@ from shared.generation.sampling import Sampling, plain_seed, random_stream
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM, check_known
 from shared.support.progress import progress_bar
-from shared.support.values import as_list, check_at_least_one
+from shared.support.values import as_list, ensure_at_least_one
 
 # Why a completion, ours or a server's, has no end of its own: a student must not learn to end there.
 CUT_SHORT = ("length", "content_filter")
@@ -88,7 +88,7 @@ def generate(
     """
     texts = as_list(prompts)
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    check_at_least_one(num_samples=num_samples, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    ensure_at_least_one(num_samples=num_samples, batch_size=batch_size, max_new_tokens=max_new_tokens)
     samples = range(first_sample, first_sample + num_samples)
     rows = _make_rows(model, tokenizer, texts, samples, max_new_tokens, seed, sampling, _stop_list(stop))
     by_length = sorted(rows, key=lambda row: len(row.prompt))
@@ -124,7 +124,7 @@ def stream(
     and what may be the beginning of a stop string is held back until that is known.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    check_at_least_one(max_new_tokens=max_new_tokens)
+    ensure_at_least_one(max_new_tokens=max_new_tokens)
     [row] = _make_rows(model, tokenizer, [prompt], range(1), max_new_tokens, seed, sampling, _stop_list(stop))
     row.text = _GrowingText(tokenizer)
     return _stream_row(model, tokenizer, row, sampling, use_cache)

@@ -32,7 +32,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     Raises ValueError if `folder` holds anything but a model, which would be lost.
     """
     folder = Path(folder).expanduser().resolve()
-    _check_replaceable(folder)
+    _ensure_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
@@ -59,7 +59,7 @@ def _put_in_place(new: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_replaceable(folder: Path) -> None:
+def _ensure_replaceable(folder: Path) -> None:
     if folder.is_file():
         raise ValueError(f"{folder} is a file: name a folder to write to.")
     entries = list(folder.iterdir()) if folder.exists() else []

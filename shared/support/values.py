@@ -12,7 +12,7 @@ def as_number(value: object) -> float:
         return math.nan
 
 
-def check_at_least_one(**values: int) -> None:
+def ensure_at_least_one(**values: int) -> None:
     """Raises ValueError, by name, for a count below 1."""
     for name, value in values.items():
         if value < 1:

@@ -11,7 +11,7 @@ from shared.model.fingerprint import fingerprint
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.progress import progress_bar
-from shared.support.values import check_at_least_one
+from shared.support.values import ensure_at_least_one
 from shared.teacher.samples import (
     Job,
     Reply,
@@ -64,7 +64,7 @@ def ask_model(
     problems = check_problems(problems)
     check_sampling(num_samples, temperature, top_p, max_new_tokens)
     seed = plain_seed(seed)
-    check_at_least_one(batch_size=batch_size)
+    ensure_at_least_one(batch_size=batch_size)
 
     def question(problem: str) -> str:
         return prompt(problem) if callable(prompt) else render_prompt(problem, prompt)

@@ -19,7 +19,7 @@ from shared.generation.sampling import Sampling
 from shared.grader.grading import extract_answer, grade
 from shared.model.tokenizer import THINK_TAGS
 from shared.support.jsonl import append_jsonl, read_jsonl
-from shared.support.values import check_at_least_one
+from shared.support.values import ensure_at_least_one
 
 Job = tuple[dict, int]  # a problem and the number of the sample
 
@@ -119,7 +119,7 @@ def check_problems(problems: Sequence[dict]) -> list[dict]:
 def check_sampling(num_samples: int, temperature: float, top_p: float, max_new_tokens: int) -> None:
     """Raises ValueError for settings that are out of range or make no sense together."""
     Sampling(temperature, top_p=top_p)
-    check_at_least_one(num_samples=num_samples, max_new_tokens=max_new_tokens)
+    ensure_at_least_one(num_samples=num_samples, max_new_tokens=max_new_tokens)
     if num_samples > 1 and temperature == 0:
         raise ValueError("At temperature 0 all samples are the same: raise it, or ask for one sample.")
 
