@@ -11,6 +11,7 @@ from course import ROOT
 from tools import sync
 from tools.cells import NotebookError
 from tools.execute import execute_all
+from tools.shown import main_notebooks, not_shown
 from tools.structure import notebook_problems
 
 RESULTS = ROOT / "results"
@@ -103,11 +104,20 @@ def synchronise(arguments: argparse.Namespace) -> int:
     return bool(problems)
 
 
+def shown(arguments: argparse.Namespace) -> int:
+    """List what main notebooks import from `shared/` without having shown it."""
+    paths = [path for path in chosen(arguments.notebooks) if path in main_notebooks(ROOT)]
+    problems = [problem for path in paths for problem in not_shown(path)]
+    print("\n".join(problems) or "Every name of the subject is shown before it is imported")
+    return bool(problems)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main_parser = argparse.ArgumentParser(prog="python -m tools.notebooks", description=__doc__)
     commands = main_parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, action in {"run": run, "execute": execute, "check": check, "sync": synchronise}.items():
+    actions = {"run": run, "execute": execute, "check": check, "sync": synchronise, "shown": shown}
+    for name, action in actions.items():
         command = commands.add_parser(name, help=action.__doc__.splitlines()[0], description=action.__doc__)
         rest = "" if action in (check, synchronise) else "; exercises and solutions only by their paths"
         command.add_argument(

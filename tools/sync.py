@@ -1,4 +1,4 @@
-"""Keep the functions that a notebook shows the same as those in `shared/`."""
+"""Keep the functions, classes and constants that a notebook shows the same as those in `shared/`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,33 @@ from tools.cells import SHARED_TAG, code_cells, read_notebook, tags, write_noteb
 from tools.structure import valid_python
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+Constant = ast.Assign | ast.AnnAssign
 NOT_TAUGHT = ("checks", "assets")
 
 
 def definitions(source: str) -> list[Definition]:
     """The functions and classes at the top level of a source text."""
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return [node for node in ast.parse(source).body if isinstance(node, kinds)]
+    return [node for node in ast.parse(source).body if isinstance(node, Definition)]
 
 
-def without_docstrings(node: Definition) -> str:
-    """Dump of a definition's syntax tree with every docstring in it taken out."""
+def constants(source: str) -> list[Constant]:
+    """The assignments to one name at the top level of a source text."""
+    return [node for node in ast.parse(source).body if isinstance(node, Constant) and target(node)]
+
+
+def target(node: Constant) -> str:
+    """The one name that an assignment gives a value; empty if it is something else, or several."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else ""
+
+
+def name_of(node: Definition | Constant) -> str:
+    """What a function, class or constant is called."""
+    return node.name if isinstance(node, Definition) else target(node)
+
+
+def without_docstrings(node: Definition | Constant) -> str:
+    """Dump of a syntax tree with every docstring in it taken out."""
     copy = ast.parse(ast.unparse(node))
     for docstring, parent in docstrings(copy):
         parent.body.remove(docstring)
@@ -34,21 +50,31 @@ def docstrings(tree: ast.AST) -> list[tuple[ast.Expr, ast.AST]]:
     return [(owner.body[0], owner) for owner in owners if ast.get_docstring(owner, clean=False) is not None]
 
 
-def shared_sources(root: Path = ROOT) -> dict[str, list[str]]:
-    """Every definition of `shared/` by name: the source texts of those that bear it, decorators included."""
+def source_files(root: Path = ROOT, *, appendix: bool = False) -> list[Path]:
+    """The modules whose code the notebooks show; an appendix shows those that lie beside it as well."""
+    paths = sorted((root / "shared").rglob("*.py"))
+    shown = [path for path in paths if path.relative_to(root / "shared").parts[0] not in NOT_TAUGHT]
+    return shown + (sorted((root / "appendix").glob("*.py")) if appendix else [])
+
+
+def shared_sources(root: Path = ROOT, *, appendix: bool = False) -> dict[str, list[str]]:
+    """Every definition and constant of `shared/` by name: the source texts of those that bear it, with decorators."""
     found: dict[str, list[str]] = {}
-    for path in sorted((root / "shared").rglob("*.py")):
-        if path.relative_to(root / "shared").parts[0] in NOT_TAUGHT:
-            continue
+    for path in source_files(root, appendix=appendix):
         text = path.read_text(encoding="utf-8")
-        for node in definitions(text):
-            found.setdefault(node.name, []).append(definition_source(text, node))
+        for node in [*definitions(text), *constants(text)]:
+            found.setdefault(name_of(node), []).append(definition_source(text, node))
     return found
 
 
-def definition_source(text: str, node: Definition) -> str:
+def sources_for(path: Path, root: Path) -> dict[str, list[str]]:
+    """What a notebook's definitions are compared with."""
+    return shared_sources(root, appendix=path.parent.name == "appendix")
+
+
+def definition_source(text: str, node: Definition | Constant) -> str:
     """Source lines of a definition with its decorators."""
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
     return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
 
 
@@ -62,51 +88,66 @@ def short_source(source: str) -> str:
 
 
 def differences(path: Path, root: Path = ROOT) -> list[str]:
-    """Where a notebook's definitions differ from those of the same name in `shared/`, one sentence each."""
-    shared = shared_sources(root)
+    """Where a notebook's definitions differ from those of the same name in `shared/`, one sentence each.
+
+    Functions and classes are compared in every cell, constants in those tagged `shared`.
+    """
+    shared = sources_for(path, root)
     problems = []
     for number, cell in enumerate(code_cells(read_notebook(path)), start=1):
-        if not valid_python(cell.source):
-            continue
-        tagged = SHARED_TAG in tags(cell)
-        for node in definitions(cell.source):
-            if node.name not in shared:
-                problems += (
-                    [f"{path.name}: code cell {number}: {node.name} is not in shared/"] if tagged else []
-                )
-            elif differs(node, shared[node.name]) and (tagged or not node.name.startswith("_")):
-                problems.append(
-                    f"{path.name}: code cell {number}: {node.name} differs from the one in shared/"
-                )
-        if tagged and not definitions(cell.source):
-            problems.append(f"{path.name}: code cell {number} has the tag {SHARED_TAG} and defines nothing")
+        if valid_python(cell.source):
+            tagged = SHARED_TAG in tags(cell)
+            found = cell_differences(cell.source, tagged, shared)
+            problems += [f"{path.name}: code cell {number}{problem}" for problem in found]
     return problems
 
 
-def differs(node: Definition, sources: list[str]) -> bool:
+def cell_differences(source: str, tagged: bool, shared: dict[str, list[str]]) -> Iterator[str]:
+    """What is wrong with the definitions of one cell; in a tagged one a small variable of the notebook's own is not."""
+    of_shared = [node for node in constants(source) if tagged and (target(node) in shared or is_public(node))]
+    for node in [*definitions(source), *of_shared]:
+        name = name_of(node)
+        if name not in shared:
+            if tagged:
+                yield f": {name} is not in shared/"
+        elif differs(node, shared[name]) and (tagged or not name.startswith("_")):
+            yield f": {name} differs from the one in shared/"
+    if tagged and not definitions(source) and not of_shared:
+        yield f" has the tag {SHARED_TAG} and defines nothing"
+
+
+def is_public(node: Constant) -> bool:
+    """Whether an assignment is written as a constant or a type is, with a capital."""
+    return target(node).lstrip("_")[:1].isupper()
+
+
+def differs(node: Definition | Constant, sources: list[str]) -> bool:
     """Whether a definition equals none of the sources, docstrings aside."""
-    return without_docstrings(node) not in {without_docstrings(definitions(source)[0]) for source in sources}
+    return without_docstrings(node) not in {without_docstrings(ast.parse(each).body[0]) for each in sources}
 
 
 def write(path: Path, root: Path = ROOT) -> int:
-    """Replace differing definitions in cells tagged `shared` by those of `shared/`; returns how many."""
-    shared, notebook, replaced = shared_sources(root), read_notebook(path), 0
+    """Replace what differs in cells tagged `shared` by what `shared/` has; returns how many definitions."""
+    shared, notebook, replaced = sources_for(path, root), read_notebook(path), 0
     for cell in code_cells(notebook):
         if SHARED_TAG in tags(cell):
-            for node in list(stale(cell.source, shared)):
-                cell.source = replace(cell.source, node.name, short_source(shared[node.name][0]))
+            for name in list(stale(cell.source, shared)):
+                cell.source = replace(cell.source, name, short_source(shared[name][0]))
                 replaced += 1
     if replaced:
         write_notebook(notebook, path)
     return replaced
 
 
-def stale(source: str, shared: dict[str, list[str]]) -> Iterator[Definition]:
-    """The definitions of a cell that `shared/` has in another form."""
-    return (node for node in definitions(source) if node.name in shared and differs(node, shared[node.name]))
+def stale(source: str, shared: dict[str, list[str]]) -> Iterator[str]:
+    """The names of a cell's definitions and constants that `shared/` has in another form."""
+    for node in [*definitions(source), *constants(source)]:
+        name = name_of(node)
+        if name in shared and differs(node, shared[name]):
+            yield name
 
 
 def replace(source: str, name: str, new: str) -> str:
     """The source with the definition of that name replaced."""
-    node = next(node for node in definitions(source) if node.name == name)
+    node = next(node for node in [*definitions(source), *constants(source)] if name_of(node) == name)
     return source.replace(definition_source(source, node), new)

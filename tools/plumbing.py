@@ -1,0 +1,31 @@
+"""What a chapter may import from `shared/` without showing it: plumbing, each entry with its reason.
+
+Everything else that a main notebook imports is of the subject, and the reader has written it before (`tools/shown.py`).
+An entry is a name with its module, or a pattern: `shared.plots.*` covers the whole folder.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+PLUMBING = {
+    "shared.support.*": "files, progress bars, the machine",
+    "shared.plots.*": "drawing",
+    "shared.checks.*": "the checks of exercises",
+    "shared.assets.*": "where the files of the course are",
+    "shared.tiny.*": "how the tiny model and its problems were made, not how a model reasons",
+    "shared.formats.*": "loading and saving; appendix D shows how",
+    "shared.evaluation.data.*": "reading data sets",
+    "shared.evaluation.ledger.*": "the file of results, its table and its figure",
+    "shared.evaluation.results.*": "the file of an evaluation",
+    "shared.training.metrics_log.*": "the file of a run's figures",
+    "shared.model.tokenizer.*": "a library's tokenizer behind one face; chapter 2 and appendix C show what it does",
+    "shared.distillation.examples.load_rows": "reading a file",
+    "shared.*.config.*Config": "settings with their rules; the chapters name those that they change",
+    "shared.grader.[!_]*.*": "the inside of the grader; chapter 3 builds a small one and says what ours adds",
+}
+
+
+def reason(name: str) -> str | None:
+    """Why a name (with its module) need not be shown; None for a name of the subject."""
+    return next((why for pattern, why in PLUMBING.items() if fnmatchcase(name, pattern)), None)
