@@ -61,6 +61,11 @@ _PREFIX = re.compile(
     re.IGNORECASE,
 )
 
+_PUNCTUATION = re.compile(
+    r"([(\[][^()\[\]]*,[^()\[\]]*[)\]]|(?<=\d)[.,](?=\d)|(?<=[\d)])!)"  # group 1 stays
+    r"|[^\w\s+*/=<>\\%$^-]|(?<=\w)-(?=[^\W\d])|(?<=[^\W\d]) - (?=[^\W\d])"
+)
+
 
 def normalize_answer(text: str) -> str:
     r"""Rewrite an answer in one plain spelling, e.g. `"$\dfrac{1}{2}\,\text{cm}$."` becomes `"\dfrac{1}{2}
@@ -74,6 +79,9 @@ def normalize_answer(text: str) -> str:
     text = unicodedata.normalize("NFKC", _plain_unicode(text))[:MAX_CHARS]
     for step in (_unmark, _undelimit, _unspace, _unwrap_text, _unphrase, _plain_numbers):
         text = step(text)
+    text = re.sub(r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![A-Za-z]))", "'", text)
+    text = re.sub(r"(?<=[A-Za-z])(\^(?:\w|\{\w+\}))(_(?:\w|\{\w+\}))", r"\2\1", text)  # v^2_0 is v_0^2
+    text = re.sub(r"^\s*\{([^{}]*)\}\s*$", r"\1", text)
     return " ".join(text.rstrip("\\ ").split())
 
 
@@ -85,12 +93,11 @@ def squash(text: str) -> str:
 def plain_words(text: str) -> str:
     """Lower-case words without punctuation, articles or hyphens: the form in which text answers are compared.
 
-    An article is never the last word: `team A` keeps its letter.
+    Signs that are mathematics stay: `[0,1]` in a sentence is not `(0,1)`, nor `3.5` `3,5`, nor `5!` 5. An article is
+    never the last word: `team A` keeps its letter.
     """
-    text = text.replace("does not exist", "DNE")
-    words = re.sub(
-        r"[^\w\s+*/=<>\\%$^-]|(?<=\w)-(?=[^\W\d])|(?<=[^\W\d]) - (?=[^\W\d])|\.", " ", text.casefold()
-    ).split()
+    text = text.replace("does not exist", "DNE").casefold()
+    words = _PUNCTUATION.sub(lambda match: (match[1] or " ").replace(", ", ","), text).split()
     return " ".join([word for word in words[:-1] if word not in ("a", "an", "the")] + words[-1:])
 
 

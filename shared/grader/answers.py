@@ -28,6 +28,7 @@ from shared.grader.answer_forms import (
 from shared.grader.answer_text import plain_words
 from shared.grader.math_parser import ExpressionParser, mul, negative
 from shared.grader.math_tokens import STRUCTURES, ParseError, Token, tokenize
+from shared.grader.numeric import Evaluator
 from shared.grader.units import HEDGES, UNIT_WORDS, Unit, read_unit, starts_unit
 
 _OPENING = {
@@ -47,9 +48,12 @@ _CHOICE = re.compile(
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
           "twelve": 12, "sixteen": 16}  # fmt: skip
 _BASE_NUMBER = re.compile(
-    rf"\(?([0-9A-F]*[0-9][0-9A-F]*)\)?(?:_\{{?\(?(?:base)?|\(?base)(\d{{1,2}}|{'|'.join(_BASES)})\)?\}}?\)?"
+    rf"(-?)\(?([0-9A-F]*[0-9][0-9A-F]*(?:\.[0-9A-F]+)?)\)?(?:_\{{?\(?(?:base)?|\(?base)(\d{{1,2}}|{'|'.join(_BASES)})\)?\}}?\)?"
 )
-_FUNCTION_NAME = re.compile(r"[A-Za-z]+(?:_\{?\w+\}?)?(?:'|\^\{?-1\}?)?\([a-z](?:,[a-z])*\)|P\([^()]+\)")
+_NAME = r"[A-Z]{1,3}(?:_\w+)?"
+_FUNCTION_NAME = re.compile(
+    r"[A-Za-z]+(?:_\w+)?(?:'|\^-1)?\([a-z](?:,[a-z])*\)|P\([^()]+\)" rf"|frac[A-Z]{{2,6}}|{_NAME}[:/]{_NAME}"
+)
 _ALL_REALS = {"all real numbers", "all reals", "real numbers", "all real values", "reals"}
 _NONE = {
     "no solution",
@@ -76,10 +80,27 @@ def parse_answer(text: str) -> Form:
         return Reals()
     if words in _NONE:
         return Compound("set", ())
+    exact, sign, rounded = text.partition(r"\approx")
+    if sign and exact.strip():
+        return _read_with_rounded(exact, rounded)
     tokens = _mark_membership(tokenize(text))
-    if any(token.kind == "word" and token.text.casefold() in HEDGES for token in tokens):
+    if any(
+        token.kind == "word" and token.text.casefold() in HEDGES and not token.text.isupper()
+        for token in tokens
+    ):
         return Text(words)
     return _read_list(tokens)
+
+
+def _read_with_rounded(exact: str, rounded: str) -> Form:
+    r"""`10\pi \approx 31.4` is its exact value, if the rounded one is near it; `x \approx 1.31` names a value."""
+    first, second = _read_list(tokenize(exact)), _read_list(tokenize(rounded))
+    if isinstance(first, sympy.Symbol | Name) and "." in rounded:  # of a whole number, the value is left open
+        return Relation((first, second), ("=",))
+    values = [Evaluator().value(side) for side in (first, second) if isinstance(side, sympy.Expr)]
+    if len(values) < 2 or abs(values[0] - values[1]) > abs(values[0]) / 100:
+        raise ParseError("an approximation that is none")
+    return first
 
 
 def _mark_membership(tokens: list[Token]) -> list[Token]:
@@ -186,7 +207,7 @@ def _read_relation(tokens: Sequence[Token]) -> Form | None:
 
 def _read_name(tokens: Sequence[Token]) -> Name | None:
     """A left-hand side that only names the value."""
-    joined = "".join(token.text for token in tokens)
+    joined = "".join(token.text for token in tokens if token.text not in ("{", "}"))
     lengthy = any(token.kind == "var" and len(token.text) > 1 and token.text.isupper() for token in tokens)
     if not tokens or _FUNCTION_NAME.fullmatch(joined) or tokens[0].kind == "word":
         return Name(joined.casefold() if tokens and tokens[0].kind == "word" else joined)
@@ -296,7 +317,7 @@ def _read_base_number(tokens: Sequence[Token]) -> BaseNumber | None:
     match = _BASE_NUMBER.fullmatch("".join(token.text for token in tokens[:40])) if len(tokens) < 40 else None
     if not match:
         return None
-    return BaseNumber(match[1].lstrip("0") or "0", int(_BASES.get(match[2], match[2])))
+    return BaseNumber(match[1] + (match[2].lstrip("0") or "0"), int(_BASES.get(match[3], match[3])))
 
 
 def _read_ratio(tokens: Sequence[Token]) -> Ratio | None:
@@ -339,6 +360,8 @@ def _split_unit(tokens: list[Token]) -> tuple[list[Token], Unit | None]:
                 continue
             named = any(item.kind == "func" and item.text not in STRUCTURES for item in tokens[:place])
             plain = all(item.kind in ("word", "op", "var", "num") for item in tokens[place:])
+            if place > 1 and tokens[place - 1].text == "/":  # `5/day`
+                place -= 1
             unit = (
                 read_unit([item.text for item in tokens[place:]])
                 if plain and not (named and token.text == "°")
@@ -349,7 +372,7 @@ def _split_unit(tokens: list[Token]) -> tuple[list[Token], Unit | None]:
 
 
 def _is_letter_unit(tokens: Sequence[Token], place: int) -> bool:
-    """One letter, as in `5 m`, is a unit only behind a plain number."""
-    return len(tokens[place].text) == 1 and all(
-        token.kind in ("num", "op") or token.text == "frac" for token in tokens[:place]
+    """A letter, as in `5 m`, or `KM` is a unit only behind a number that holds no letter but pi."""
+    return all(
+        token.kind in ("num", "op") or token.text in ("frac", "sqrt", "pi") for token in tokens[:place]
     )

@@ -12,7 +12,7 @@ Policies, where taste could differ:
   multiple of the other.
 - Numbers in other bases agree in digits and base; a number without base is decimal and never equal to one
   with.
-- A time without a.m. or p.m. is the same time with it.
+- A time without a.m. or p.m. is the same time with it, and 20:34 is 8:34 p.m.
 - A choice letter is a letter, in any case, whatever text follows it.
 Taught in ch03, section 3.6.
 """
@@ -62,11 +62,11 @@ class Comparison:
         if isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr):
             return self._expressions(first, second)
         for rule in (
+            self._region,
+            self._relation,
             self._plain,
             self._ratio,
             self._matrix,
-            self._region,
-            self._relation,
             self._group,
             self._quantity,
         ):
@@ -93,13 +93,12 @@ class Comparison:
     def _plain(self, first: Form, second: Form) -> bool | None:
         """Words, choice letters and numbers in other bases."""
         if isinstance(first, Choice):
-            letter = (
-                second.letter
-                if isinstance(second, Choice)
-                else second.name
-                if isinstance(second, sympy.Symbol)
-                else ""
-            )
+            names = {
+                Choice: lambda: second.letter,
+                sympy.Symbol: lambda: second.name,
+                type(sympy.E): lambda: "E",
+            }
+            letter = names.get(type(second), str)()
             return letter.upper() == first.letter
         if isinstance(first, Text) and isinstance(
             second, sympy.Symbol
@@ -113,9 +112,8 @@ class Comparison:
         if not isinstance(first, Ratio):
             return None
         if isinstance(second, Ratio):
-            if first.half or second.half:  # a time of day
-                same_half = not first.half or not second.half or first.half == second.half
-                return same_half and first.parts == second.parts
+            if first.half or second.half:
+                return not _times_of_day(first).isdisjoint(_times_of_day(second))
             if len(first.parts) != len(second.parts) or (first.clock and second.clock):
                 return first.parts == second.parts
             pairs = zip(first.parts, second.parts, strict=True)
@@ -374,3 +372,10 @@ def _assigned_values(group: Compound) -> list[Form] | None:
             return None
         values[item.parts[0].name] = item.parts[1]
     return [values[name] for name in sorted(values)] if len(values) == len(group.items) else None
+
+
+def _times_of_day(clock: Ratio) -> set[tuple[sympy.Expr, ...]]:
+    """Hour (0 to 23) and minutes: two times unless am, pm or the hour says which half of the day is meant."""
+    hour, *rest = clock.parts
+    halves = {"am": (0,), "pm": (12,)}.get(clock.half, (0, 12) if 1 <= hour <= 12 else ())
+    return {(hour % 12 + half, *rest) for half in halves} or {clock.parts}

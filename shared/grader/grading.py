@@ -18,8 +18,11 @@ Equality of expressions is tested at a few points with 50 digits (`numeric.py`),
 Taught in ch03, sections 3.3 to 3.7.
 """
 
+import math
 import re
+from decimal import Decimal
 from itertools import islice
+from numbers import Real
 
 from shared.grader.answer_forms import Form, Text
 from shared.grader.answer_text import MAX_CHARS, normalize_answer, plain_words, squash
@@ -129,8 +132,12 @@ def _grade(prediction: str, gold: str) -> bool:
 
 
 def _are_numbers(*values: object) -> bool:
-    """Whether all are text or Python numbers, so that grade(5, "5") is what it looks like."""
-    return all(isinstance(value, str | int | float) and not isinstance(value, bool) for value in values)
+    """Whether all are text or finite numbers (of numpy, Fraction, Decimal too), so that grade(5, "5") is True."""
+    return all(
+        isinstance(value, str)
+        or (isinstance(value, Real | Decimal) and not isinstance(value, bool) and math.isfinite(value))
+        for value in values
+    )
 
 
 def _plain_number(text: str) -> tuple[bool, str, str] | None:

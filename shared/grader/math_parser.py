@@ -25,7 +25,11 @@ from shared.grader.math_tokens import CONSTANTS, FUNCTIONS, MAX_DIGITS, SETS, ST
 
 MAX_DEPTH = 50
 MAX_SCIENTIFIC = 400  # largest exponent in 1.2e3
-_INVERSES = {"sin": sympy.asin, "cos": sympy.acos, "tan": sympy.atan, "cot": sympy.acot}
+_INVERSES = {
+    name: FUNCTIONS[f"arc{name}"]
+    for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
+}
+_FUNCTION_LETTERS = "fgFGHIP"  # f(4) is a value of f; h(4) is as likely a height times 4
 _PROPER = re.compile(r"frac(?:\{(\d+)\}|(\d))(?:\{(\d+)\}|(\d))")
 
 
@@ -156,6 +160,9 @@ class ExpressionParser:
         token = self.peek()
         if token.kind == "num":
             before = self.tokens[self.position - 1]
+            after_power = self.position > 1 and self.tokens[self.position - 2].text == "^"
+            if token.spaced and (before.kind == "var" or after_power):  # `x 3` and `2^6 3^5`
+                return True
             return before.text in (")", "}", "]", "!") or before.kind == "const"
         if token.kind in ("var", "func"):
             return True
@@ -246,7 +253,7 @@ class ExpressionParser:
         return value
 
     def variable(self, name: str) -> sympy.Expr:
-        """A symbol with its subscript; C(n, k) is a binomial."""
+        """A symbol with its subscript; C(n, k) is a binomial, and f(4) one value and no product."""
         if name == "C" and self.accept("("):
             top = self.binary(1)
             bottom = self.binary(1) if self.accept(",") else None
@@ -258,6 +265,13 @@ class ExpressionParser:
             )
         if self.accept("_"):
             name += "_" + self.subscript()
+        if self.accept("'"):
+            name += "'"
+        if name[0] in _FUNCTION_LETTERS and self.peek().text == "(" and self.peek(2).text == ")":
+            argument, self.position = self.peek(1), self.position + 3
+            if argument.kind not in ("num", "var", "const"):
+                raise ParseError(f"{name} of {argument.text!r}")
+            name += f"({argument.text})"
         return sympy.Symbol(name)
 
     def subscript(self) -> str:

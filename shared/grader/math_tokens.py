@@ -42,7 +42,10 @@ _OPERATORS = {
 FUNCTIONS = {
     "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec, "csc": sympy.csc,
     "arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "arccot": sympy.acot, "asin": sympy.asin,
-    "acos": sympy.acos, "atan": sympy.atan, "sinh": sympy.sinh, "cosh": sympy.cosh, "tanh": sympy.tanh, "ln": sympy.log,
+    "acos": sympy.acos, "atan": sympy.atan, "arcsec": sympy.asec, "arccsc": sympy.acsc, "sinh": sympy.sinh,
+    "cosh": sympy.cosh, "tanh": sympy.tanh, "ln": sympy.log,
+    **{prefix + name: f for name, f in (("sinh", sympy.asinh), ("cosh", sympy.acosh), ("tanh", sympy.atanh))
+       for prefix in ("arc", "ar", "a")},
     "log": None, "lg": None, "exp": sympy.exp, "abs": sympy.Abs, "floor": sympy.floor, "ceil": sympy.ceiling,
 }  # fmt: skip
 CONSTANTS = {
@@ -53,7 +56,7 @@ STRUCTURES = ("frac", "dfrac", "tfrac", "cfrac", "sqrt", "cbrt", "binom", "dbino
 _GREEK_NAMES = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho "
     "sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega "
-    "ell"
+    "ell hbar"
 )
 _GREEK = frozenset(_GREEK_NAMES.split())
 SETS = {"reals": "reals", "emptyset": "emptyset", "varnothing": "emptyset"}
@@ -69,7 +72,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?![\d,])(?:\.\d+)?")
-_GLUED = re.compile(r"((?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|sqrt)([a-z])|([a-z]?)(pi)([a-z]?)")
+_GLUED = re.compile(r"((?:arc)?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|sqrt)([a-z])|([a-z]?)(pi)([a-z]?)")
 
 
 def tokenize(text: str) -> list[Token]:
@@ -103,7 +106,7 @@ def _classify(kind: str, text: str, spaced: bool) -> list[Token]:
     if kind == "word":
         return _split_letters(text, spaced)
     if kind == "cmd":
-        return [_command(text, spaced)]
+        return _split_letters(text, spaced) if _GLUED.fullmatch(text) else [_command(text, spaced)]
     if kind == "bad":
         raise ParseError(f"unexpected character {text!r}")
     if kind == "num":
@@ -125,6 +128,8 @@ def _command(name: str, spaced: bool) -> Token:
         return Token("const", SETS.get(name, name), spaced)
     if name in _GREEK or re.fullmatch("vector[a-z]", name):
         return Token("var", name, spaced)
+    if name in ("max", "min"):  # in a subscript
+        return Token("var", name, spaced)
     raise ParseError(f"unknown command \\{name}")
 
 
@@ -133,7 +138,7 @@ def _split_letters(run: str, spaced: bool) -> list[Token]:
     lower = run.lower()
     if len(run) == 1:
         return [Token("const" if run in CONSTANTS else "var", run, spaced)]
-    if lower in ("and", "or"):
+    if lower in ("and", "or", "choose"):
         return [Token("op", lower, spaced)]
     if run in ("sqrt", "cbrt", "binom") or run in FUNCTIONS:
         return [Token("func", run, spaced)]
@@ -156,4 +161,5 @@ def _is_word(run: str, lower: str) -> bool:
         return True
     if len(run) == 2:
         return False
-    return bool(set("eou") & set(run)) if len(run) == 3 else not set(run) <= set("abcdxyz")
+    named = not set(run) <= set("abcdxyz")
+    return named and bool(set("aeiou") & set(run)) if len(run) == 3 else named

@@ -23,6 +23,8 @@ import mpmath
 import sympy
 
 POINTS = 6
+WHOLE_POINTS = 12  # more points for what jumps at whole numbers: 1 to 12 hold powers and multiples of 2 and 3
+PRIME = 2**127 - 1
 MAX_BITS = 20_000  # largest exact numerator or denominator
 MAX_STEPS = 15_000  # for all evaluations of one comparison; a step is a few microseconds
 _FUNCTION_STEPS = 15
@@ -44,7 +46,9 @@ _LOW, _HIGH = _context(50), _context(120)
 
 
 def point_value(name: str, index: int) -> Fraction:
-    """The number a variable stands for at point `index`: in (0, 1), in (1, 3), then in (-4, 4)."""
+    """The number a variable stands for at point `index`: in (0, 1), in (1, 3), in (-4, 4), and then whole ones."""
+    if index >= POINTS:
+        return Fraction(1 + (index + len(name)) % WHOLE_POINTS)
     bits = int.from_bytes(hashlib.sha256(f"{name}:{index}".encode()).digest()[:8], "big")
     unit = Fraction(bits, 2**64)
     if index < 2:
@@ -57,6 +61,7 @@ class Evaluator:
 
     def __init__(self, max_steps: int = MAX_STEPS):
         self.steps_left = max_steps
+        self.rounded: set[sympy.Expr] = set()  # expressions in which an exact number was too long to be kept
         self._memo: dict[tuple[sympy.Expr, int, bool], Value | None] = {}
 
     def value(self, expression: sympy.Expr, index: int = 0, high: bool = False) -> Value:
@@ -91,6 +96,8 @@ class Evaluator:
         if first == second:
             return True
         points = POINTS if first.free_symbols or second.free_symbols else 1
+        if points > 1 and (first.has(sympy.floor, sympy.ceiling) or second.has(sympy.floor, sympy.ceiling)):
+            points += WHOLE_POINTS
         domains = [False] if points == 1 or mentions_i(first) or mentions_i(second) else [True, False]
         for real in domains:  # an expression that is real nowhere is compared as a complex one
             verdict = self._agree(first, second, points, real)
@@ -108,6 +115,8 @@ class Evaluator:
             if not self.close(
                 *values, lambda i=index: (self.value(first, i, True), self.value(second, i, True))
             ):
+                return False
+            if self.rounded & {first, second} and residue(first) != residue(second):
                 return False
             agreeing += 1
         return True if agreeing >= min(2, points) else None
@@ -171,10 +180,46 @@ class Evaluator:
         self.steps_left -= len(node.args) if isinstance(node, sympy.Add | sympy.Mul) else _FUNCTION_STEPS
         if self.steps_left < 0:
             raise Undecided("step budget spent")
-        return rule(context, *(self._visit(argument, index, context) for argument in node.args))
+        arguments = [self._visit(argument, index, context) for argument in node.args]
+        value = rule(context, *arguments)
+        if not isinstance(value, Fraction):
+            if not context.isfinite(value):  # an infinite value would be close to every other
+                raise Undecided("not finite")
+            if node.args and all(isinstance(argument, Fraction) for argument in arguments):
+                if isinstance(node, sympy.Add | sympy.Mul) or (
+                    isinstance(node, sympy.Pow) and arguments[1].denominator == 1
+                ):  # else a root or a function, which is not exact in the first place
+                    self.rounded.add(node)
+            elif any(argument in self.rounded for argument in node.args):
+                self.rounded.add(node)
+        return value
 
 
 _EPSILON = _LOW.mpf(10) ** -35
+
+
+def residue(node: sympy.Expr) -> int:
+    """A rational number modulo a prime: two long numbers that differ in their last digit differ here as well.
+
+    Raises:
+        Undecided: it is not made of +, * and whole powers alone, or a denominator is a multiple of the prime.
+    """
+    if isinstance(node, sympy.Rational):
+        return node.p * _inverse(node.q) % PRIME
+    if isinstance(node, sympy.Add):
+        return sum(map(residue, node.args)) % PRIME
+    if isinstance(node, sympy.Mul):
+        return math.prod(map(residue, node.args)) % PRIME
+    if isinstance(node, sympy.Pow) and node.exp.is_Integer:
+        base = residue(node.base)
+        return pow(base if node.exp.p >= 0 else _inverse(base), abs(node.exp.p), PRIME)
+    raise Undecided("not a rational number")
+
+
+def _inverse(number: int) -> int:
+    if number % PRIME == 0:
+        raise Undecided("no residue")
+    return pow(number, -1, PRIME)
 
 
 def is_real(value: Value) -> bool:
@@ -338,7 +383,9 @@ _RULES: dict[type, Callable] = {
     sympy.csc: _function("sin", True), sympy.sec: _function("cos", True), sympy.cot: _function("tan", True),
     sympy.asin: _function("asin"), sympy.acos: _function("acos"), sympy.atan: _function("atan"),
     sympy.acot: _function("atan", of_reciprocal=True), sympy.sinh: _function("sinh"), sympy.cosh: _function("cosh"),
-    sympy.tanh: _function("tanh"), sympy.factorial: _gamma_plus_one, sympy.binomial: _binomial,
+    sympy.tanh: _function("tanh"), sympy.asinh: _function("asinh"), sympy.acosh: _function("acosh"),
+    sympy.atanh: _function("atanh"), sympy.asec: _function("acos", of_reciprocal=True),
+    sympy.acsc: _function("asin", of_reciprocal=True), sympy.factorial: _gamma_plus_one, sympy.binomial: _binomial,
     sympy.floor: _rounding(math.floor), sympy.ceiling: _rounding(math.ceil),
     type(sympy.pi): lambda context: +context.pi, type(sympy.E): lambda context: +context.e,
     type(sympy.I): lambda context: context.mpc(0, 1),

@@ -93,11 +93,11 @@ def _from_group(answer: Compound, numbers: Evaluator) -> Region | None:
     names = {region.variable for region in regions} - {None}
     if len(names) > 1:
         return None
-    return (
-        _intersection(regions)
-        if answer.kind == "and"
-        else _union([p for r in regions for p in r.pieces], min(names, default=None))
-    )
+    common = _intersection(regions)
+    # `x > 1, x < 2` lists conditions; `x < 1, x > 2`, which no number meets, lists cases.
+    if answer.kind == "and" or (answer.kind == "list" and common.pieces):
+        return common
+    return _union([p for r in regions for p in r.pieces], min(names, default=None))
 
 
 def _points(item: Form, numbers: Evaluator) -> Region | None:
@@ -132,7 +132,7 @@ def _from_relation(relation: Relation, numbers: Evaluator) -> Region | None:
     if "=" in relation.operators:
         return None
     parts = [part.value if isinstance(part, Quantity) else part for part in relation.parts]
-    parts = [sympy.Symbol("_") if isinstance(part, Name) and not part.text else part for part in parts]
+    parts = [sympy.Symbol("_") if isinstance(part, Name) else part for part in parts]
     if not all(isinstance(part, sympy.Expr) for part in parts):
         return None
     names = {symbol.name for part in parts for symbol in part.free_symbols}

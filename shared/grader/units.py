@@ -43,8 +43,8 @@ def _table() -> dict[str, tuple[dict[str, int], Fraction]]:
         ("dollar", 1, r"\$ dollar usd buck"), ("dollar", Fraction(1, 100), "¢ cent"),
         ("euro", 1, "€ euro eur"), ("sterling", 1, "£ gbp"),
         ("celsius", 1, "°c celsius"), ("fahrenheit", 1, "°f fahrenheit"),
-        ("kelvin", 1, "kelvin"), ("newton", 1, "newton"), ("joule", 1, "J joule"),
-        ("watt", 1, "watt"), ("volt", 1, "volt"),
+        ("kelvin", 1, "kelvin"), ("newton", 1, "N newton"), ("tesla", 1, "T tesla"), ("joule", 1, "J joule"),
+        ("watt", 1, "W watt"), ("volt", 1, "V volt"),
         ("hertz", 1, "hz hertz"),
     ]  # fmt: skip
     table = {name: ({base: 1}, Fraction(size)) for base, size, names in rows for name in names.split()}
@@ -59,6 +59,7 @@ def _table() -> dict[str, tuple[dict[str, int], Fraction]]:
     table |= {
         "percent": ({}, Fraction(1, 100)),
         "%": ({}, Fraction(1, 100)),
+        "pct": ({}, Fraction(1, 100)),
         "radian": ({"angle": 1}, Fraction(1)),
     }
     table["rad"] = table["radian"]
@@ -72,7 +73,7 @@ def _table() -> dict[str, tuple[dict[str, int], Fraction]]:
 
 _TABLE = _table()
 _DEGREES = {"°", "degree", "degrees", "deg"}
-_LETTERS = {"m", "s", "g", "h", "L", "J"}
+_LETTERS = {"m", "s", "g", "h", "L", "J", "N", "T", "W", "V"}
 _SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS = {"squared": 2, "cubed": 3}
 _HEDGE_WORDS = (
@@ -94,7 +95,9 @@ def starts_unit(kind: str, text: str, spaced: bool) -> bool:
     """Whether a unit may begin with this token; one letter only counts when a space stands before it."""
     if kind == "op":
         return text in ("%", "°", r"\$", "¢", "€", "£")
-    return kind == "word" or (text in _LETTERS and spaced)
+    if kind == "word" or (text in _LETTERS and (spaced or text == "g")):  # `48g`; `3s` is as likely 3 times s
+        return True
+    return spaced and len(text) > 1 and text.casefold() in UNIT_WORDS
 
 
 def read_unit(words: Sequence[str]) -> Unit | None:
