@@ -1,67 +1,21 @@
-"""Docstrings point to the sections that teach them: those sections exist, in that chapter's or appendix's notebook."""
+"""Docstrings point to the sections that teach them: these exist, and hold the name that the docstring belongs to."""
 
 from __future__ import annotations
 
-import ast
 import re
-from functools import cache
 
 import pytest
 
 from course import ROOT
-from tools.cells import read_notebook
+from tools.cells import make_notebook, write_notebook
+from tools.pointers import NUMBER, docstrings, modules, pointers, problems, wrong_pointers
 
-MODULES = [
-    path for folder in ("shared", "tools", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))
-]
-PLACE = r"(?:ch(?P<chapter>\d\d)|appendix (?P<letter>[A-H]))"
-NUMBER = r"(?:\d+|[A-H])\.\d+"
-POINTER = re.compile(rf"(?:{PLACE}, )?sections? (?P<numbers>{NUMBER}(?:(?:, | to | and |, and ){NUMBER})*)")
-
-
-def docstrings(source: str) -> list[str]:
-    """All docstrings of a module, each as one line."""
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
-    return [" ".join(text.split()) for node in nodes if (text := ast.get_docstring(node))]
-
-
-def pointers(text: str) -> list[tuple[str, str]]:
-    """Chapter (a number), appendix (a letter) or nothing, and section of every "ch06, sections 6.3 and 6.10"."""
-    found = []
-    for match in POINTER.finditer(text):
-        place = str(int(match["chapter"])) if match["chapter"] else match["letter"] or ""
-        found += [(place, number) for number in re.findall(NUMBER, match["numbers"])]
-    return found
-
-
-@cache
-def sections(part: str) -> frozenset[str] | None:
-    """The numbered sections of chapter 6 or appendix F; None while it is not written."""
-    pattern = (
-        f"ch{int(part):02d}/ch{int(part):02d}_main.ipynb" if part.isdigit() else f"appendix/{part}_*.ipynb"
-    )
-    notebooks = list(ROOT.glob(pattern))
-    sources = [cell.source for path in notebooks for cell in read_notebook(path).cells]
-    numbers = re.findall(rf"^#+ ({NUMBER}) ", "\n".join(sources), re.MULTILINE)
-    return frozenset(numbers) if notebooks else None
-
-
-def wrong_pointers(text: str) -> list[str]:
-    """Sections that are not in the notebook, or of another chapter than the one named."""
-    wrong = []
-    for place, number in pointers(text):
-        part = number.partition(".")[0]
-        known = sections(part)
-        if place not in ("", part) or (known is not None and number not in known):
-            wrong.append(number)
-    return wrong
+MODULES = modules()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_sections_named_in_docstrings_exist(path):
-    texts = docstrings(path.read_text(encoding="utf-8"))
-    assert [number for text in texts for number in wrong_pointers(text)] == []
+def test_sections_named_in_docstrings_exist_and_hold_the_name(path):
+    assert problems(path) == []
 
 
 def test_sections_named_in_the_reference_list_exist():
@@ -72,7 +26,7 @@ def test_sections_named_in_the_reference_list_exist():
     assert [number for number, chapter in linked if int(number.partition(".")[0]) != int(chapter)] == []
 
 
-def test_a_wrong_pointer_would_be_found():
+def test_a_section_that_is_not_there_would_be_found():
     assert wrong_pointers("Taught in ch06, section 6.4, and ch07, sections 7.3 to 7.12.") == []
     assert wrong_pointers("Taught in ch06, sections 6.4 and 6.99.") == ["6.99"]
     assert wrong_pointers("Taught in ch06, section 7.3.") == ["7.3"]
@@ -80,11 +34,48 @@ def test_a_wrong_pointer_would_be_found():
     assert pointers("Taught in appendix F, section F.9.") == [("F", "F.9")]
 
 
+@pytest.mark.parametrize(
+    ("pointer", "wrong"),
+    [
+        ("ch02, section 2.1.", []),
+        ("ch02, sections 2.1 and 2.2.", ["2.2"]),
+        ("ch02, sections 2.1 to 2.3.", []),
+        ("ch02, sections 2.2 to 2.3.", ["2.2 to 2.3"]),
+        ("ch02, section 2.1 (the idea), and appendix C, C.1.", ["C.1"]),
+        ("ch02. Raises ValueError.", []),
+        ("appendix C.", ["appendix C"]),
+        ("ch02 and ch03.", []),
+    ],
+)
+@pytest.mark.parametrize("of_module", [True, False])
+def test_a_section_that_does_not_hold_the_name_would_be_found(tmp_path, pointer, wrong, of_module):
+    """`double` is in section 2.1 only, `doubled` is another word; chapter 3 is not written."""
+    cells = [
+        ("md", "## 2.1 One"),
+        ("code", "double(2)"),
+        ("md", "## 2.2 Two\n\nIt is doubled."),
+        ("md", "## 2.3 Three"),
+    ]
+    for name, content in {"ch02/ch02_main": cells, "appendix/C_qwen3": [("md", "## C.1 A model")]}.items():
+        (tmp_path / name).parent.mkdir()
+        write_notebook(make_notebook(content), tmp_path / f"{name}.ipynb")
+    docstring = f'"""Twice. Taught in {pointer}"""\n'
+    module = tmp_path / "numbers.py"
+    body = "    return 2 * value\n"
+    module.write_text(
+        f"{docstring}def double(value):\n{body}"
+        if of_module
+        else f"def double(value):\n    {docstring}{body}",
+        encoding="utf-8",
+    )
+    found = problems(module, tmp_path)
+    assert found == [f"numbers.py: double: taught in {each}, which does not name it" for each in wrong]
+
+
 @pytest.mark.parametrize("folder", ["grpo", "grader"])
 def test_taught_code_names_its_section(folder):
     """In the packages that a chapter builds; a module of many sections names its chapters."""
-    modules = [path for path in MODULES if path.parent.name == folder and path.name != "__init__.py"]
-    texts = [text for path in modules for text in docstrings(path.read_text(encoding="utf-8"))]
-    taught = [text for text in texts if "Taught in" in text]
+    files = [path for path in MODULES if path.parent.name == folder and path.name != "__init__.py"]
+    taught = [text for path in files for _, text in docstrings(path) if "Taught in" in text]
     assert len(taught) >= 8
     assert [text for text in taught if not pointers(text) and "Taught in ch06 and ch07" not in text] == []

@@ -1,6 +1,7 @@
 """What a chapter may import from `shared/` without showing it: plumbing, each entry with its reason.
 
-Everything else that a main notebook imports is of the subject, and the reader has written it before (`tools/shown.py`).
+Everything else that a main notebook imports is of the subject, and the reader has written it before (`tools/shown.py`),
+or, where that is said here with its reason, writes it in a later chapter.
 An entry is a name with its module, or a pattern: `shared.plots.*` covers the whole folder.
 """
 
@@ -20,9 +21,18 @@ PLUMBING = {
     "shared.evaluation.results.*": "the file of an evaluation",
     "shared.training.metrics_log.*": "the file of a run's figures",
     "shared.model.tokenizer.*": "a library's tokenizer behind one face; chapter 2 and appendix C show what it does",
-    "shared.distillation.examples.load_rows": "reading a file",
+    "shared.distillation.rows.*": "reading the rows of a file in any spelling",
+    "shared.*.ensure_*": "refusing what cannot be meant, in words",
     "shared.*.config.*Config": "settings with their rules; the chapters name those that they change",
     "shared.grader.[!_]*.*": "the inside of the grader; chapter 3 builds a small one and says what ours adds",
+}
+
+# What a chapter uses and a later one shows, by notebook and name.
+SAMPLING = "chapter 2 draws the likeliest token; drawing others is chapter 4's subject"
+AHEAD = {
+    ("ch02_main", "shared.generation.sampling.Sampling"): SAMPLING,
+    ("ch02_main", "shared.generation.sampling.random_stream"): SAMPLING,
+    ("ch02_main", "shared.generation.sampling.plain_seed"): SAMPLING,
 }
 
 

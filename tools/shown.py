@@ -2,8 +2,8 @@
 
 The rule: each function, class and constant of the subject that a chapter imports from `shared/` has been shown before,
 the same syntax tree in a cell tagged `shared`, in that notebook, an earlier chapter's main notebook or appendix C; or
-it is plumbing (`tools/plumbing.py`). `python -m tools.shown` prints how much of the cores the main notebooks and
-appendix C show.
+it is plumbing (`tools/plumbing.py`), or announced there for a later chapter.
+`python -m tools.shown` prints how much of the cores the main notebooks and appendix C show.
 """
 
 from __future__ import annotations
@@ -142,14 +142,17 @@ def not_shown(path: Path, root: Path = ROOT) -> list[str]:
         return []
     earlier = {each for each in main_notebooks(root) if each.name < path.name} | {root / BEFORE_ALL}
     known = {tree for each in earlier if each.exists() for tree in shown_in(each)}
+    later = {tree for each in main_notebooks(root) if each.name > path.name for tree in shown_in(each)}
     here = shown_in(path)
     problems: dict[str, str] = {}
     for use in uses(path, root):
         name, tree = f"{use.module}.{use.name}", tree_of(use, root)
         if name in problems or plumbing.reason(name) or tree in known or here.get(tree, 10**9) <= use.cell:
             continue
-        later = f" (it is shown in code cell {here[tree]}, which is too late)" if tree in here else ""
-        problems[name] = f"{path.name}: code cell {use.cell} uses {name}, which was not shown before{later}"
+        if (path.stem, name) in plumbing.AHEAD and tree in later:
+            continue
+        late = f" (it is shown in code cell {here[tree]}, which is too late)" if tree in here else ""
+        problems[name] = f"{path.name}: code cell {use.cell} uses {name}, which was not shown before{late}"
     return list(problems.values())
 
 
