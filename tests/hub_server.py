@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from tests.stub_server import StubHandler, StubServer
 
 COMMIT = "c0ffee" + 34 * "0"
 
 
-class HubServer(ThreadingHTTPServer):
+class HubServer(StubServer):
     """Serves the files of one model, as the hub does: large ones by way of another address; use it with `with`.
 
     Attributes:
@@ -21,44 +20,22 @@ class HubServer(ThreadingHTTPServer):
         files: content by name.
         faults: pairs of a part of an address and the name of a method of `_Handler` (without `fault_`); each is used
             by the first request whose address holds that part.
-        requests: method, path and Range header of all requests that came.
+        requests: method and path of all requests that came.
         keys: path and Authorization header of those that had one.
         gone: whether every connection is closed at once.
-        release: ends the wait of requests with the fault "held", which get a half and then nothing.
     """
 
-    daemon_threads = True
-    block_on_close = False
-
     def __init__(self, repo_id: str, files: dict[str, bytes]):
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.repo_id, self.files = repo_id, files
         self.faults: list[tuple[str, str]] = []
-        self.requests: list[tuple[str, str, str | None]] = []
+        self.requests: list[tuple[str, str]] = []
         self.keys: list[tuple[str, str]] = []
         self.gone = False
-        self.release = threading.Event()
-        self.lock = threading.Lock()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def content(self, path: str) -> list[str | None]:
-        """The Range headers of the requests for the content of files whose address holds `path`."""
-        return [wanted for method, at, wanted in self.requests if method == "GET" and path in at]
-
-    def handle_error(self, request, client_address):
-        """A client that goes away is part of the tests."""
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *exception):
-        self.release.set()
-        self.shutdown()
-        self.server_close()
+    def fetched(self, path: str) -> int:
+        """How many requests there were for the content of files whose address holds `path`."""
+        return sum(method == "GET" and path in at for method, at in self.requests)
 
 
 def is_large(name: str) -> bool:
@@ -73,12 +50,9 @@ def checksum(name: str, content: bytes) -> str:
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(StubHandler):
     server: HubServer
     protocol_version = "HTTP/1.0"
-
-    def log_message(self, *_):
-        pass
 
     def do_HEAD(self):
         self.serve()
@@ -91,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         path = unquote(urlsplit(self.path).path)
         with self.server.lock:
-            self.server.requests.append((self.command, path, self.headers["Range"]))
+            self.server.requests.append((self.command, path))
             if self.headers["Authorization"]:
                 self.server.keys.append((path, self.headers["Authorization"]))
             fault = next((f for f in self.server.faults if f[0] in path and self.command == "GET"), None)
@@ -151,27 +125,15 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "garbled":
             content = content[:-1] + bytes([content[-1] ^ 1])
         found = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        start = int(found[1]) if found and fault != "whole" else 0
+        start = int(found[1]) if found else 0
         rest = content[start:]
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        if fault == "slow":
-            time.sleep(0.5)
-        sent = rest[: len(rest) // 2] if fault in ("cut", "held") else rest
+        sent = rest[: len(rest) // 2] if fault == "cut" else rest
         self.send(206 if start else 200, sent, **headers | {"Content-Length": str(len(rest))})
-        if fault == "held":
-            self.server.release.wait()
 
     def send_json(self, content: object) -> None:
         self.send(200, json.dumps(content).encode(), **{"Content-Type": "application/json"})
-
-    def send(self, status: int, data: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), "Accept-Ranges": "bytes", **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
 
     # --- faults -----------------------------------------------------------------------------------------------
 
@@ -189,9 +151,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def fault_busy(self):
         self.send(503, b"later")
-
-    def fault_hang_up(self):
-        """No answer at all."""
 
     def fault_login_page(self):
         """What a network that wants a login first puts in place of everything."""

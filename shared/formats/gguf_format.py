@@ -3,7 +3,8 @@
 Quantised weights are turned back into plain numbers on reading. Needs the package `gguf`, an optional extra.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from torch import Tensor
 
 from shared.formats.hf_format import config_from_hf
-from shared.formats.weights import build_model
+from shared.formats.weights import LazyTensors, build_model
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM, ModelConfig
 
@@ -31,6 +32,19 @@ BLOCK_NAMES = {
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
+}
+# What a config.json calls a size, and what a GGUF file does, after the name of its architecture.
+SETTINGS = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+    "sliding_window": "attention.sliding_window",
 }
 NEEDED_FIELDS = (
     "general.architecture",
@@ -62,7 +76,7 @@ def load_gguf(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Cau
     lacking = [name for name in NEEDED_FIELDS if name not in fields]
     if lacking:
         raise ValueError(f"The GGUF file {path} lacks {', '.join(lacking)}: download a complete model.")
-    source = GgufTensors(reader, fields)
+    source = gguf_tensors(reader, fields)
     config = _config(fields, source)
     model = build_model(config, source, device=device, dtype=dtype, origin=path)
     return model, tokenizer_from_fields(fields)
@@ -86,26 +100,18 @@ def _open(path: Path):
 # --- configuration ------------------------------------------------------------------------------------------
 
 
-def _config(fields: dict[str, Any], tensors: "GgufTensors") -> ModelConfig:
+def _config(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> ModelConfig:
     """Our configuration, by way of the settings that a config.json would hold."""
     kind = fields["general.architecture"]
-    scaling = fields.get(f"{kind}.rope.scaling.type", "none")
-    heads = fields.get(f"{kind}.attention.head_count")
-    settings = {
+    of_kind = {name.removeprefix(f"{kind}."): value for name, value in fields.items()}
+    settings = {theirs: of_kind.get(name) for theirs, name in SETTINGS.items()}
+    scaling = of_kind.get("rope.scaling.type", "none")
+    settings |= {
         "model_type": kind,
         "vocab_size": len(fields["tokenizer.ggml.tokens"]),
-        "hidden_size": fields.get(f"{kind}.embedding_length"),
-        "intermediate_size": fields.get(f"{kind}.feed_forward_length"),
-        "num_hidden_layers": fields.get(f"{kind}.block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": fields.get(f"{kind}.attention.head_count_kv"),
-        "head_dim": fields.get(f"{kind}.attention.key_length") or fields.get(f"{kind}.rope.dimension_count"),
-        "max_position_embeddings": fields.get(f"{kind}.context_length"),
-        "rms_norm_eps": fields.get(f"{kind}.attention.layer_norm_rms_epsilon"),
-        "rope_theta": fields.get(f"{kind}.rope.freq_base"),
+        "head_dim": settings["head_dim"] or of_kind.get("rope.dimension_count"),
         "rope_scaling": None if scaling == "none" else {"rope_type": scaling},
         "use_sliding_window": True,
-        "sliding_window": fields.get(f"{kind}.attention.sliding_window"),
         "tie_word_embeddings": "lm_head.weight" not in tensors,
     }
     return config_from_hf({name: value for name, value in settings.items() if value is not None})
@@ -114,29 +120,22 @@ def _config(fields: dict[str, Any], tensors: "GgufTensors") -> ModelConfig:
 # --- weights ------------------------------------------------------------------------------------------------
 
 
-class GgufTensors(Mapping[str, Tensor]):
+def gguf_tensors(reader: Any, fields: dict[str, Any]) -> LazyTensors:
     """The tensors of a GGUF file in fp32 under Hugging Face names, each converted when it is asked for."""
+    return LazyTensors({_hf_name(raw.name): partial(_plain, raw, fields) for raw in reader.tensors})
 
-    def __init__(self, reader, fields: dict[str, Any]):
-        self._tensors = {_hf_name(tensor.name): tensor for tensor in reader.tensors}
-        self._heads = {}
-        if fields["general.architecture"] == "llama":
-            heads = fields["llama.attention.head_count"]
-            self._heads = {"q_proj": heads, "k_proj": fields.get("llama.attention.head_count_kv", heads)}
 
-    def __getitem__(self, name: str) -> Tensor:
-        from gguf.quants import dequantize
+def _plain(raw: Any, fields: dict[str, Any]) -> Tensor:
+    """A tensor turned back into plain numbers, in the order of the Hugging Face format."""
+    from gguf.quants import dequantize
 
-        raw = self._tensors[name]
-        tensor = torch.from_numpy(dequantize(raw.data, raw.tensor_type).copy())
-        heads = self._heads.get(name.split(".")[-2])
-        return tensor if heads is None else _unpermute(tensor, heads)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
+    tensor = torch.from_numpy(dequantize(raw.data, raw.tensor_type).copy())
+    heads = fields.get("llama.attention.head_count")  # of that family only
+    if heads is None or not raw.name.endswith(("attn_q.weight", "attn_k.weight")):
+        return tensor
+    return _unpermute(
+        tensor, heads if ".attn_q." in raw.name else fields.get("llama.attention.head_count_kv", heads)
+    )
 
 
 def _hf_name(name: str) -> str:
@@ -159,17 +158,13 @@ def _unpermute(weight: Tensor, heads: int) -> Tensor:
 
 def tokenizer_from_fields(fields: dict[str, Any]) -> Tokenizer:
     """The tokenizer that a GGUF file's settings describe."""
-    tokens, ids = fields["tokenizer.ggml.tokens"], _special_ids(fields)
-    special = {name: tokens[ids[name]] for name in ("eos", "pad", "bos") if name in ids}
-    stop = [ids["eot"]] if "eot" in ids else []
+    tokens = fields["tokenizer.ggml.tokens"]
+    names = {"eos": "eos", "bos": "bos", "eot": "eot", "pad": "padding"}
+    ids = {short: fields.get(f"tokenizer.ggml.{name}_token_id") for short, name in names.items()}
+    stop = [end] if (end := ids.pop("eot")) is not None else []
+    special = {name: tokens[i] for name, i in ids.items() if i is not None}
     template = fields.get("tokenizer.chat_template")
     return Tokenizer(_backend(fields, tokens), **special, stop=stop, chat_template=template)
-
-
-def _special_ids(fields: dict[str, Any]) -> dict[str, int]:
-    names = {"eos": "eos", "bos": "bos", "eot": "eot", "pad": "padding"}
-    keys = {short: f"tokenizer.ggml.{name}_token_id" for short, name in names.items()}
-    return {short: fields[key] for short, key in keys.items() if key in fields}
 
 
 def _backend(fields: dict[str, Any], tokens: list[str]) -> tokenizers.Tokenizer:
@@ -189,29 +184,23 @@ def _backend(fields: dict[str, Any], tokens: list[str]) -> tokenizers.Tokenizer:
     backend.decoder = decoders.ByteLevel()
     if cut == "qwen2":
         backend.normalizer = normalizers.NFC()
-    kinds = list(zip(tokens, fields["tokenizer.ggml.token_type"], strict=True))
-    backend.add_special_tokens(
-        [AddedToken(t, normalized=False, special=True) for t, k in kinds if k == CONTROL]
-    )
-    backend.add_tokens(
-        [AddedToken(t, normalized=False, special=False) for t, k in kinds if k == USER_DEFINED]
-    )
+    for kind, add in {CONTROL: backend.add_special_tokens, USER_DEFINED: backend.add_tokens}.items():
+        texts = [
+            text for text, of in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True) if of == kind
+        ]
+        add([AddedToken(text, normalized=False, special=kind == CONTROL) for text in texts])
     return backend
 
 
-def _split(pattern: str) -> list:
-    return [
-        pre_tokenizers.Split(Regex(pattern), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ]
+def _split(pattern: str) -> pre_tokenizers.Split:
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
 
 
+_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+_WORDS_AND_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
 _PRE_TOKENIZERS = {
-    "qwen2": _split(QWEN2_PIECES),
-    "llama-bpe": _split(LLAMA3_PIECES),
-    "smollm": [
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ],
-    "gpt-2": [pre_tokenizers.ByteLevel(add_prefix_space=False)],
+    "qwen2": [_split(QWEN2_PIECES), _BYTES],
+    "llama-bpe": [_split(LLAMA3_PIECES), _BYTES],
+    "smollm": [pre_tokenizers.Digits(individual_digits=True), _WORDS_AND_BYTES],
+    "gpt-2": [_WORDS_AND_BYTES],
 }

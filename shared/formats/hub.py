@@ -1,22 +1,28 @@
-"""Models by name, and where each is; how one gets here from the hub stands in `shared.formats.download`."""
+"""Models by name, where each is, and how one comes here from the hub. Taught in appendix D, section D.5."""
 
 import difflib
+import errno
+import hashlib
 import importlib.metadata
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 HUB_MODELS = {
     **{
         f"qwen3-{size.lower()}-base": f"Qwen/Qwen3-{size}-Base"
-        for size in ("0.6B", "1.7B", "4B", "8B", "14B")
+        for size in ["0.6B", "1.7B", "4B", "8B", "14B"]
     },
-    **{f"qwen3-{size.lower()}": f"Qwen/Qwen3-{size}" for size in ("0.6B", "1.7B", "4B", "8B", "14B", "32B")},
-    **{f"qwen2.5-{size.lower()}-base": f"Qwen/Qwen2.5-{size}" for size in ("0.5B", "1.5B", "3B", "7B")},
-    **{f"qwen2.5-{size.lower()}": f"Qwen/Qwen2.5-{size}-Instruct" for size in ("0.5B", "1.5B", "3B", "7B")},
+    **{f"qwen3-{size.lower()}": f"Qwen/Qwen3-{size}" for size in ["0.6B", "1.7B", "4B", "8B", "14B", "32B"]},
+    **{f"qwen2.5-{size.lower()}-base": f"Qwen/Qwen2.5-{size}" for size in ["0.5B", "1.5B", "3B", "7B"]},
+    **{f"qwen2.5-{size.lower()}": f"Qwen/Qwen2.5-{size}-Instruct" for size in ["0.5B", "1.5B", "3B", "7B"]},
     "qwen2.5-math-1.5b-base": "Qwen/Qwen2.5-Math-1.5B",
     "smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "smollm2-360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
 }
 LOCAL_MODELS = ("tiny", "tiny-random", "tiny-teacher")
+WANTED = {"allow_patterns": ["*.safetensors", "*.json", "*.txt", "*.jinja"], "ignore_patterns": ["*/*"]}
 
 
 def known_models() -> list[str]:
@@ -43,3 +49,89 @@ def packaged_smollm2() -> Path | None:
         return None
     paths = [Path(file.locate()) for file in files if file.suffix == ".gguf"]
     return next((path for path in paths if path.is_file()), None)
+
+
+# --- from the hub -------------------------------------------------------------------------------------------
+
+
+def download(repo_id: str) -> Path:
+    """The folder of a hub model in the cache of huggingface_hub, which also serves if there is no network.
+
+    Raises ConnectionError if the hub cannot be reached or sends something else than it should, ValueError if it has no
+    such model for this reader, OSError if the disk is too small.
+    """
+    from huggingface_hub import snapshot_download
+
+    # The address is read here, since the library looks only once, when it is first imported.
+    options = WANTED | {"endpoint": os.environ.get("HF_ENDPOINT")}
+    begun = time.time() - 2  # some file systems know the time of a file to two seconds
+    try:
+        folder = Path(snapshot_download(repo_id, **options))
+    except Exception as error:  # whatever the network library of the day raises
+        explained = _explain(error, repo_id)
+        if not isinstance(explained, ConnectionError):
+            raise explained from error
+        try:
+            return Path(snapshot_download(repo_id, **options, local_files_only=True))
+        except OSError:
+            raise explained from error
+    _refuse_damaged(folder, begun)
+    return folder
+
+
+def _refuse_damaged(folder: Path, begun: float) -> None:
+    """Compare the large files that came since `begun` with their SHA-256, which the cache calls them by."""
+    for path in folder.iterdir():
+        content = path.resolve()
+        if len(content.name) == 64 and content.stat().st_mtime >= begun:
+            digest = hashlib.sha256()
+            with content.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+            if digest.hexdigest() != content.name:
+                path.unlink()
+                content.unlink()
+                raise ConnectionError(
+                    f"{path.name} came damaged (its checksum is not the hub's) and is thrown away: run this again, or "
+                    "set HF_ENDPOINT to another mirror."
+                )
+
+
+def _explain(error: Exception, repo_id: str) -> Exception:
+    """The error for the reader: what went wrong, and what to do."""
+    causes = list(_chain(error))
+    status = next((code for each in causes if (code := _status(each))), 0)
+    if status in (401, 403, 404):
+        return ValueError(
+            f"The hub has no model {repo_id} that you may read: check the name, or log in with hf auth login."
+        )
+    if any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in causes):
+        return OSError(
+            errno.ENOSPC, f"The disk is full: free some space, or set HF_HOME to a larger one, for {repo_id}."
+        )
+    if any(type(each).__name__ == "OfflineModeIsEnabled" for each in causes):
+        return ConnectionError(
+            f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset that, or download the model elsewhere and "
+            "give its folder."
+        )
+    if status == 429 or status >= 500:
+        return ConnectionError(
+            f"The hub has trouble of its own (status {status}) and does not send {repo_id}: run this again later."
+        )
+    return ConnectionError(
+        f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy (HTTPS_PROXY, "
+        "and SSL_CERT_FILE if it has a certificate of its own), set HF_ENDPOINT to a mirror, or download the model "
+        "elsewhere and give its folder."
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what caused it."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _status(error: BaseException) -> int:
+    """The HTTP status that the hub answered with, 0 if it did not answer."""
+    return getattr(getattr(error, "response", None), "status_code", None) or 0

@@ -7,7 +7,6 @@ import torch
 from shared.assets import ASSETS
 from shared.formats import hub
 from shared.formats.checkpoints import export_hf, save_checkpoint
-from shared.formats.download import download
 from shared.formats.gguf_format import load_gguf
 from shared.formats.weights import load_hf_folder, load_weights_file
 from shared.model.linear import lay_out
@@ -78,7 +77,7 @@ def _load(name: str | Path, device: torch.device, dtype: torch.dtype) -> tuple[C
         return _random_tiny(device, dtype)
     if known in hub.HUB_MODELS:
         packaged = hub.packaged_smollm2() if known == "smollm2-135m" else None
-        return _load_path(packaged or download(hub.HUB_MODELS[known]), device, dtype)
+        return _load_path(packaged or hub.download(hub.HUB_MODELS[known]), device, dtype)
     return _load_path(Path(name).expanduser(), device, dtype)
 
 

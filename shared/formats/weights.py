@@ -5,8 +5,9 @@ configuration (the tiny model ships as one).
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,29 +22,28 @@ from shared.model.transformer import CausalLM, ModelConfig, Rope
 AGAIN = "download or save it again"
 
 
-class SafetensorsFiles(Mapping[str, Tensor]):
-    """Tensors by name from one or several safetensors files, each read when it is asked for."""
+class LazyTensors(Mapping[str, Tensor]):
+    """Tensors by name, each read when it is asked for, by the function that stands under its name."""
 
-    def __init__(self, paths: list[Path], restore: str = AGAIN):
-        self._files = [_open(path, restore) for path in paths]
-        self._where = {name: file for file in self._files for name in list(file.keys())}
+    def __init__(self, readers: dict[str, Callable[[], Tensor]]):
+        self._readers = readers
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._where[name].get_tensor(name)
+        return self._readers[name]()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
+        return iter(self._readers)
 
     def __len__(self) -> int:
-        return len(self._where)
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """What the first file says about itself."""
-        return self._files[0].metadata() or {}
+        return len(self._readers)
 
 
-def _open(path: Path, restore: str):
+def safetensors(*files: safe_open) -> LazyTensors:
+    """The tensors of opened safetensors files."""
+    return LazyTensors({name: partial(file.get_tensor, name) for file in files for name in list(file.keys())})
+
+
+def _open(path: Path, restore: str = AGAIN) -> safe_open:
     if not path.is_file():
         raise FileNotFoundError(f"The weights file {path} is missing: {restore}.")
     try:
@@ -82,12 +82,12 @@ def build_model(
         ValueError: if a tensor is missing, one is left over, or one has another shape than `config` says.
     """
     parts = parts or weight_parts(config)
-    _check_names({part.name for of in parts.values() for part in of}, source, config, origin)
+    _require_names({part.name for of in parts.values() for part in of}, source, config, origin)
     model = empty_model(config)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     weights = {}
     for name, of in parts.items():
-        tensors = [_checked(source[part.name], part, shapes[name], origin) for part in of]
+        tensors = [_fitting(source[part.name], part, shapes[name], origin) for part in of]
         joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
         # A copy, so that no weight is a window into a mapped file that may be overwritten.
         weights[name] = joined.to(device=device, dtype=dtype, copy=True)
@@ -97,7 +97,7 @@ def build_model(
     return model.eval()
 
 
-def _check_names(
+def _require_names(
     wanted: set[str], source: Mapping[str, Tensor], config: ModelConfig, origin: str | Path
 ) -> None:
     extra = {name for name in set(source) - wanted if not name.endswith("rotary_emb.inv_freq")}
@@ -120,7 +120,7 @@ def _some(names: set[str], limit: int = 4) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
-def _checked(tensor: Tensor, part: Part, shape: torch.Size, origin: str | Path) -> Tensor:
+def _fitting(tensor: Tensor, part: Part, shape: torch.Size, origin: str | Path) -> Tensor:
     wanted = (part.rows, *shape[1:])
     if tuple(tensor.shape) != wanted:
         raise ValueError(
@@ -146,16 +146,16 @@ def save_weights_file(path: Path, model: CausalLM) -> None:
 
 def load_weights_file(path: Path, device: torch.device, dtype: torch.dtype, restore: str = AGAIN) -> CausalLM:
     """Read what `save_weights_file` wrote."""
-    source = SafetensorsFiles([path], restore)
+    file = _open(path, restore)
     try:
-        config = ModelConfig(**json.loads(source.metadata["config"]))
+        config = ModelConfig(**json.loads(file.metadata()["config"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"The metadata of {path} holds no configuration of this course ({error}): {restore}, or name the "
             "folder that the file is in if it is a Hugging Face one."
         ) from error
     parts = {name: [Part(name, p.shape[0])] for name, p in empty_model(config).named_parameters()}
-    return build_model(config, source, device=device, dtype=dtype, origin=path, parts=parts)
+    return build_model(config, safetensors(file), device=device, dtype=dtype, origin=path, parts=parts)
 
 
 # --- a Hugging Face folder ----------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def load_weights_file(path: Path, device: torch.device, dtype: torch.dtype, rest
 def load_hf_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
     """Model and tokenizer from a Hugging Face folder."""
     config = config_from_hf(read_json(folder / "config.json"))
-    source = SafetensorsFiles(_weight_files(folder))
+    source = safetensors(*map(_open, _weight_files(folder)))
     model = build_model(config, source, device=device, dtype=dtype, origin=folder)
     return model, Tokenizer.from_pretrained_folder(folder)
 
@@ -200,14 +200,10 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def write_hf_files(model: CausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a model into an existing folder: configuration, weights, tokenizer, chat template, end tokens."""
-    generation = {
-        "eos_token_id": list(tokenizer.stop_ids),
-        "pad_token_id": tokenizer.pad_id,
-        "do_sample": False,
-    }
+    ends, pad = list(tokenizer.stop_ids), tokenizer.pad_id
     settings = {
         "config.json": config_to_hf(model.config, tokenizer, model.dtype),
-        "generation_config.json": generation,
+        "generation_config.json": {"eos_token_id": ends, "pad_token_id": pad, "do_sample": False},
     }
     for name, content in settings.items():
         (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
