@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from ch01.figures import PARTS
 from course import ROOT, course_texts
-from shared.plots.diagrams import PARTS
 from tools import readme, solutions_index
 from tools.cells import make_notebook, write_notebook
 

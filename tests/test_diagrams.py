@@ -14,17 +14,18 @@ import pytest
 from matplotlib.patches import FancyBboxPatch
 from nbclient import NotebookClient
 
-from shared.plots import diagrams
-from shared.plots.diagrams import PARTS, box, canvas, label
+from ch01 import figures
+from ch01.figures import PARTS
+from shared.plots.diagrams import WIDTH, box, canvas, label
 from tools.cells import make_notebook
 
 FIGURES = (
-    diagrams.training_pipeline,
-    diagrams.answers_after_stages,
-    diagrams.three_approaches,
-    diagrams.rlhf_and_rlvr,
-    diagrams.course_roadmap,
-    diagrams.chapter_steps,
+    figures.training_pipeline,
+    figures.answers_after_stages,
+    figures.three_approaches,
+    figures.rlhf_and_rlvr,
+    figures.course_roadmap,
+    figures.chapter_steps,
 )
 MARGIN = 2  # pixels between a text and the border of its box
 
@@ -92,7 +93,7 @@ def test_a_figure_is_drawn_without_warning_and_every_text_fits(draw):
         warnings.simplefilter("error")
         figure = draw()
         assert layout_problems(figure) == []
-    assert figure.get_size_inches()[0] == diagrams.WIDTH
+    assert figure.get_size_inches()[0] == WIDTH
 
 
 def test_faults_of_a_drawing_are_found():
@@ -117,11 +118,11 @@ def test_the_roadmap_holds_the_eight_chapters_with_four_steps_each():
 
 
 def test_the_comparison_has_one_cell_for_each_approach():
-    assert {len(cells) for cells in diagrams.APPROACHES.values()} == {3}
+    assert {len(cells) for cells in figures.APPROACHES.values()} == {3}
 
 
 def test_the_illustration_says_that_it_is_one():
-    words = [text.get_text() for text in diagrams.answers_after_stages().axes[0].texts]
+    words = [text.get_text() for text in figures.answers_after_stages().axes[0].texts]
     assert any("illustration" in text for text in words)
 
 

@@ -11,17 +11,11 @@ import pytest
 import torch
 
 from shared.evaluation import evaluator
-from shared.evaluation.evaluator import (
-    Answer,
-    EvalResult,
-    evaluate,
-    extract_answer,
-    grade,
-    greedy,
-    render_prompt,
-)
+from shared.evaluation.evaluator import Answer, EvalResult, ask_in_batches, evaluate, greedy
 from shared.evaluation.statistics import wilson_interval
 from shared.generation.completions import Completion, generate
+from shared.generation.prompts import render_prompt
+from shared.grader import extract_answer
 from shared.model.fingerprint import fingerprint
 from shared.tiny.corpus import generate_minimath
 
@@ -91,6 +85,15 @@ def test_problems_are_asked_in_batches_with_the_prompt_of_the_style():
     own = run(oracle, prompt=render_prompt)
     assert own.correct == 6
     assert oracle.calls[-1][0] == render_prompt(PROBLEMS[0]["problem"], "direct")
+
+
+def test_the_loop_asks_a_batch_when_its_records_are_wanted_and_not_before():
+    oracle = Oracle()
+    loop = ask_in_batches(None, None, PROBLEMS, render_prompt, oracle, batch_size=4, max_new_tokens=20)
+    assert oracle.calls == []
+    first = next(loop)
+    assert [len(call) for call in oracle.calls] == [4]
+    assert [*first, *(record for records in loop for record in records)] == run(Oracle()).records
 
 
 def test_greedy_asks_for_one_completion_a_prompt(monkeypatch):
@@ -293,7 +296,8 @@ def test_problems_may_come_one_by_one():
         ([PROBLEMS[0], PROBLEMS[0]], {}, "2 problems have the unique_id"),
         (PROBLEMS, {"prompt": "poem"}, "poem"),
         (PROBLEMS, {"method": "beam"}, "Unknown method 'beam': use 'greedy' or a function"),
-        (PROBLEMS, {"batch_size": 0}, "batch_size and max_new_tokens must be at least 1"),
+        (PROBLEMS, {"batch_size": 0}, "batch_size is 0: give at least 1"),
+        (PROBLEMS, {"max_new_tokens": 0}, "max_new_tokens is 0: give at least 1"),
         (PROBLEMS, {"fallback": "guess"}, "fallback"),
         (PROBLEMS, {"method": lambda *a, **k: []}, "gave 0 answers to 10 prompts"),
     ],
@@ -363,12 +367,6 @@ def test_the_bar_shows_only_when_asked_for(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_re_exported_names():
-    assert evaluator.extract_answer is extract_answer
-    assert grade("1/2", "0.5")
-    assert set(evaluator.__all__) <= set(dir(evaluator))
-
-
 @pytest.mark.slow
 def test_500_problems_take_less_than_a_minute():
     """What the course promises: 500 MiniMath problems with the tiny model, greedy, on two cores."""
@@ -378,6 +376,16 @@ def test_500_problems_take_less_than_a_minute():
     model, tokenizer = load_model("tiny", device="cpu")
     for prompt in ("direct", "cot"):
         assert evaluate(model, tokenizer, load_minimath("test")[:500], prompt=prompt).seconds < 60
+
+
+def test_a_wrong_setting_is_an_error_before_anything_is_asked(tmp_path):
+    """A run of hours does not end in a word that was misspelt."""
+    oracle = Oracle()
+    for wrong in ({"prompt": "poem"}, {"fallback": "guess"}, {"seed": 1.5}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            run(oracle, results=tmp_path / "run.jsonl", **wrong)
+    assert oracle.calls == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_lambdas_are_two_prompts(tmp_path):

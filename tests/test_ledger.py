@@ -1,13 +1,11 @@
-"""Statistics against SciPy, and the results ledger."""
+"""The results ledger: its file, its table, its figures."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import random
 
 import pytest
-from scipy.stats import binomtest
 
 from shared.evaluation import ledger
 from shared.evaluation.evaluator import EvalResult
@@ -20,7 +18,7 @@ from shared.evaluation.ledger import (
     read_ledger,
     refresh_figure,
 )
-from shared.evaluation.statistics import PairedTest, mcnemar_p, paired_test, wilson_interval
+from shared.evaluation.statistics import wilson_interval
 from shared.support.jsonl import append_jsonl, write_jsonl
 
 
@@ -35,68 +33,6 @@ def own(tmp_path, monkeypatch):
 def result(correct: int, n: int, seconds: float = 2.0) -> EvalResult:
     records = [{"unique_id": str(i), "correct": i < correct, "tokens": 10} for i in range(n)]
     return EvalResult(records, seconds, {"seed": 7})
-
-
-# --------------------------------------------------------------------------------------------------- statistics
-
-
-@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
-@pytest.mark.parametrize(
-    ("correct", "n"), [(0, 1), (1, 1), (0, 500), (500, 500), (1, 30), (156, 500), (9_000, 12_000)]
-)
-def test_wilson_interval_is_scipy_s(correct, n, confidence):
-    expected = binomtest(correct, n).proportion_ci(confidence_level=confidence, method="wilson")
-    low, high = wilson_interval(correct, n, confidence)
-    assert low == pytest.approx(expected.low, abs=1e-9)
-    assert high == pytest.approx(expected.high, abs=1e-9)
-
-
-def test_wilson_interval_holds_what_it_promises():
-    """Of 2,000 samples of 40, about 95 % of the intervals hold the true share; the textbook's formula holds less."""
-    rng, p, n, covered = random.Random(0), 0.05, 40, 0
-    for _ in range(2_000):
-        low, high = wilson_interval(sum(rng.random() < p for _ in range(n)), n)
-        covered += low <= p <= high
-    assert 0.93 <= covered / 2_000 <= 0.98
-
-
-@pytest.mark.parametrize(("correct", "n"), [(0, 0), (3, 2), (-1, 5)])
-def test_impossible_counts_are_refused(correct, n):
-    with pytest.raises(ValueError, match="is not possible: need 0 <= correct <= n"):
-        wilson_interval(correct, n)
-
-
-@pytest.mark.parametrize(("won", "lost"), [(1, 0), (0, 5), (5, 5), (72, 34), (34, 72), (300, 10), (3, 4)])
-def test_mcnemar_is_scipy_s_binomial_test(won, lost):
-    assert mcnemar_p(won, lost) == pytest.approx(binomtest(won, won + lost).pvalue, rel=1e-9)
-
-
-def test_mcnemar_without_disagreement_shows_nothing():
-    assert mcnemar_p(0, 0) == 1.0
-    with pytest.raises(ValueError, match="neither may be negative"):
-        mcnemar_p(-1, 2)
-
-
-def test_paired_test_counts_the_four_kinds_of_pairs():
-    first, second = [True, True, False, False, True], [True, False, True, False, False]
-    test = paired_test(first, second)
-    assert test == PairedTest(both=1, won=2, lost=1, neither=1)
-    assert (test.n, test.difference, test.p_value) == (5, pytest.approx(0.2), 1.0)
-    assert paired_test(second, first).difference == pytest.approx(-0.2)
-    assert str(test) == (
-        "+20.0 points on 5 problems (2 won, 1 lost, 1 right with both, 1 with neither): p = 1.0000, "
-        "no difference shown"
-    )
-    assert "p < 0.0001, a difference" in str(PairedTest(100, 80, 20, 100))
-
-
-def test_results_that_do_not_pair_up_are_refused():
-    for first, second in (([True], [True, False]), ([], [])):
-        with pytest.raises(ValueError, match="do not pair up"):
-            paired_test(first, second)
-
-
-# --------------------------------------------------------------------------------------------------- the ledger
 
 
 def test_a_row_says_what_was_measured_and_how(own):

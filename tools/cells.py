@@ -74,12 +74,12 @@ def make_notebook(cells: Iterable[tuple]) -> nbformat.NotebookNode:
 
 
 def write_notebook(notebook: nbformat.NotebookNode, path: Path | str) -> None:
-    """Write a notebook and rename it into place, so that a killed run leaves the old file whole."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
+    """Write a notebook whole or not at all: a killed run leaves the old file."""
+    from shared.support.files import atomic_file  # here, since it loads torch, which reading does without
+
     text = nbformat.writes(notebook, version=4)
-    temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8", newline="\n")
 
 
 def read_notebook(path: Path | str) -> nbformat.NotebookNode:

@@ -1,7 +1,7 @@
 """Notebooks that passed and have not changed since are not run again by the test command.
 
 Executing them is the longest part of the tests. A notebook counts as unchanged while its own file, everything
-in `shared/`, the appendix's modules, the chapters' recordings, pytest's settings, the requirements, the interpreter and
+in `shared/`, the modules and recordings beside notebooks, pytest's settings, the requirements, the interpreter and
 the variables that choose processor kernels are what they were when all of its cells passed. `--fresh`, or the variable
 CI, runs everything. conftest.py connects this with pytest.
 """
@@ -25,6 +25,7 @@ FILES = (
     "shared/**/*",
     "requirements*.txt",
     "appendix/*.py",
+    "ch[0-9][0-9]/*.py",
     "ch[0-9][0-9]/*.jsonl",
     "conftest.py",
     "*/conftest.py",

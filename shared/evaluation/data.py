@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from shared.assets import ASSETS, SPLITS
@@ -17,8 +17,6 @@ from shared.grader.grading import extract_answer
 from shared.support.jsonl import read_jsonl, read_utf8
 
 FIELDS = ("problem", "solution", "answer", "subject", "level", "unique_id")
-MATH500 = ("HuggingFaceH4/MATH-500", "test.jsonl")
-MATH_TRAIN = ("di-zhang-fdu/MATH12000", "train.jsonl")
 
 
 def load_minimath(split: str = "test") -> list[dict]:
@@ -48,16 +46,26 @@ def load_math500(path: Path | str | None = None) -> list[dict]:
     From the hub, or from `path`, a JSON or JSON Lines file. Raises as `load_problems` does, and ConnectionError if
     the hub cannot be reached.
     """
-    return load_problems(path if path is not None else _download(*MATH500, load_math500))
+    return load_problems(path or _from_hub("HuggingFaceH4/MATH-500", "test.jsonl", "load_math500"))
 
 
 def load_math_train(path: Path | str | None = None) -> list[dict]:
-    """The 12,000 problems of MATH (arXiv:2103.03874) that are not in MATH-500, for training.
+    """The 12,000 problems of MATH (arXiv:2103.03874) that are not in MATH-500, for training; as `load_math500`."""
+    return load_problems(path or _from_hub("di-zhang-fdu/MATH12000", "train.jsonl", "load_math_train"))
 
-    From the hub, or from `path`, a JSON or JSON Lines file, with the fields either of MATH-500 or of the original
-    MATH (`type`, and levels such as "Level 5"). Raises as `load_math500` does.
-    """
-    return load_problems(path if path is not None else _download(*MATH_TRAIN, load_math_train))
+
+def _from_hub(dataset: str, filename: str, loader: str) -> str:
+    """Path of one file of a hub data set, from the cache if it is there already."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        endpoint = os.environ.get("HF_ENDPOINT")
+        return hf_hub_download(dataset, filename, repo_type="dataset", endpoint=endpoint)
+    except Exception as error:  # whatever the network library of the day raises
+        raise ConnectionError(
+            f"The hub cannot be reached for {dataset} ({type(error).__name__}): check the network or proxy "
+            f"(HTTPS_PROXY), set HF_ENDPOINT to a mirror, or call {loader}(path) with a downloaded file."
+        ) from error
 
 
 def load_problems(path: Path | str) -> list[dict]:
@@ -76,9 +84,7 @@ def load_problems(path: Path | str) -> list[dict]:
     rows = read_rows(path, unfinished=False)
     if not rows:
         raise ValueError(f"{path.name} holds no problems: give a file with at least one.")
-    problems = [
-        unify(row, f"Problem {number} of {path.name}", number) for number, row in enumerate(rows, start=1)
-    ]
+    problems = [unify(row, f"Problem {n} of {path.name}", n) for n, row in enumerate(rows, start=1)]
     _ensure_unique(problems, f"problems of {path.name}")
     return problems
 
@@ -93,9 +99,7 @@ def read_rows(path: Path, unfinished: bool = True) -> list[dict]:
     try:
         rows = json.loads(read_utf8(path))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path.name} is no valid JSON (line {error.lineno}): restore or mend it."
-        ) from error
+        raise ValueError(f"{path.name} is no valid JSON (line {error.lineno}): restore it.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path.name} must hold a JSON list of objects, one a row.")
     return rows
@@ -111,21 +115,11 @@ def with_ids(problems: Iterable[dict], fields: Sequence[str] = ("problem", "answ
         raise ValueError("There are no problems: give at least one.")
     for number, problem in enumerate(problems, start=1):
         if not isinstance(problem, dict):
-            raise ValueError(
-                f"Problem {number} is no dictionary: give one with the fields 'problem' and 'answer'."
-            )
-        for name in fields:
-            if not isinstance(problem.get(name), str):
-                raise ValueError(f"Problem {number} has no text in the field {name!r}: add it.")
+            raise ValueError(f"Problem {number} is no dictionary: give 'problem' and 'answer' in one.")
+        _ensure_text(problem, fields, f"Problem {number}")
     named = [{"unique_id": problem["problem"], **problem} for problem in problems]
     _ensure_unique(named, "problems")
     return named
-
-
-def _ensure_unique(problems: Sequence[dict], which: str) -> None:
-    name, count = Counter(problem["unique_id"] for problem in problems).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"{count} {which} have the unique_id {name!r}: give each its own.")
 
 
 def unify(row: dict, name: str, number: int = 0) -> dict:
@@ -143,9 +137,7 @@ def unify(row: dict, name: str, number: int = 0) -> dict:
         "level": _level(row.get("level", 0), name),
         "unique_id": row.get("unique_id") or f"problem-{number}",
     }
-    for field in FIELDS:
-        if field != "level" and not isinstance(problem[field], str):
-            raise ValueError(f"{name} has no text in the field {field!r}: add it.")
+    _ensure_text(problem, [field for field in FIELDS if field != "level"], name)
     for field in ("problem", "answer"):
         if not problem[field].strip():
             raise ValueError(f"{name} has an empty {field}: fill it in.")
@@ -160,15 +152,13 @@ def _level(level: object, name: str) -> int:
     return 0 if match[1] == "?" else int(match[1])
 
 
-def _download(dataset: str, filename: str, loader: Callable) -> str:
-    """Path of one file of a hub data set, from the cache if it is there already."""
-    from huggingface_hub import hf_hub_download
+def _ensure_text(problem: dict, fields: Iterable[str], name: str) -> None:
+    for field in fields:
+        if not isinstance(problem.get(field), str):
+            raise ValueError(f"{name} has no text in the field {field!r}: add it.")
 
-    try:
-        endpoint = os.environ.get("HF_ENDPOINT")
-        return hf_hub_download(dataset, filename, repo_type="dataset", endpoint=endpoint)
-    except Exception as error:  # whatever the network library of the day raises
-        raise ConnectionError(
-            f"The hub cannot be reached for {dataset} ({type(error).__name__}): check the network or proxy "
-            f"(HTTPS_PROXY), set HF_ENDPOINT to a mirror, or call {loader.__name__}(path) with a downloaded file."
-        ) from error
+
+def _ensure_unique(problems: Sequence[dict], which: str) -> None:
+    name, count = Counter(problem["unique_id"] for problem in problems).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} {which} have the unique_id {name!r}: give each its own.")

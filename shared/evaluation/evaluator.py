@@ -1,32 +1,29 @@
-"""Evaluate a model on problems whose answers can be checked. Taught in ch03.
+"""Evaluate a model on problems whose answers can be checked. Taught in ch03, sections 3.10 and 3.11.
 
     result = evaluate(model, tokenizer, load_minimath("test"), prompt="cot", max_new_tokens=200)
     print(result)
 
-What the model writes goes through `extract_answer` and `grade`; no model text is ever run as code. The records of a run
-can be written while it goes on (`results=...`), so that a run that was stopped goes on where it was.
+`ask_in_batches` is the loop: ask, extract, grade. `evaluate` adds what long runs need: a file to go on from, the time,
+a progress bar. What the model writes goes through `extract_answer` and `grade`; no model text is ever run as code.
 """
 
 import functools
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.evaluation.data import with_ids
-from shared.evaluation.results import ResultsFile
+from shared.evaluation.results import ResultsFile, named_settings
 from shared.evaluation.statistics import PairedTest, paired_test, wilson_interval
 from shared.generation.completions import generate
 from shared.generation.prompts import render_prompt
-from shared.generation.sampling import plain_seed
 from shared.grader.grading import extract_answer, grade
 from shared.model.fingerprint import fingerprint
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.progress import progress_bar
-
-__all__ = ["Answer", "EvalResult", "evaluate", "extract_answer", "grade", "greedy", "render_prompt"]
+from shared.support.values import ensure_at_least_one, plain_seed
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,47 @@ def greedy(
     ]
 
 
-METHODS: dict[str, Method] = {"greedy": greedy}
+def record_of(problem: dict, answer: Answer, fallback: str | None = None) -> dict:
+    """What was asked, what came, and whether it is right; `fallback` as of `extract_answer`."""
+    extracted, details = answer.answer, dict(answer.details)
+    if extracted is None and fallback is not None:
+        extracted = extract_answer(answer.text, fallback)
+    return {
+        **{name: problem.get(name) for name in ("unique_id", "problem", "answer", "subject", "level")},
+        "text": answer.text,
+        "extracted": extracted,
+        "correct": extracted is not None and grade(extracted, problem["answer"]),
+        "tokens": answer.tokens,
+        "finish_reason": details.pop("finish_reason", None),
+        "details": details,
+    }
+
+
+def ask_in_batches(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    problems: Sequence[dict],
+    ask: Callable[[str], str],
+    method: Method,
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    seed: int = 0,
+    fallback: str | None = None,
+) -> Iterator[list[dict]]:
+    """The evaluation loop: ask a batch of problems, grade the answers, yield their records.
+
+    `ask` makes a prompt of a problem's text, `method` answers of the prompts. Taught in ch03, section 3.10.
+    """
+    for first in range(0, len(problems), batch_size):
+        batch = problems[first : first + batch_size]
+        prompts = [ask(problem["problem"]) for problem in batch]
+        answers = method(model, tokenizer, prompts, max_new_tokens=max_new_tokens, seed=seed)
+        if len(answers) != len(prompts):
+            raise ValueError(
+                f"The method gave {len(answers)} answers to {len(prompts)} prompts: give one each."
+            )
+        yield [record_of(problem, answer, fallback) for problem, answer in zip(batch, answers, strict=True)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,25 +147,20 @@ class EvalResult:
         names = sorted(groups, key=lambda name: (name is None, name))
         return {name: EvalResult(groups[name], settings=self.settings) for name in names}
 
-    def compare(self, other: "EvalResult") -> PairedTest:
+    def compare(self, other: "EvalResult") -> "PairedTest":
         """McNemar's exact test of this result against another on the same problems, paired by `unique_id`.
 
         Raises ValueError if the two are not on the same problems.
         """
         mine, theirs = ({r["unique_id"]: r["correct"] for r in result.records} for result in (self, other))
-        if mine.keys() != theirs.keys():
-            different = len(mine.keys() ^ theirs.keys())
-            raise ValueError(
-                f"The two results differ in {different} problems: evaluate both on the same problems to compare them."
-            )
+        different = len(mine.keys() ^ theirs.keys())
+        if different:
+            raise ValueError(f"The results differ in {different} problems: evaluate both on the same ones.")
         return paired_test(list(mine.values()), [theirs[name] for name in mine])
 
     def to_jsonl(self, path: Path | str) -> None:
-        """Write the records to a new file, one a line, in the format that `evaluate(results=...)` writes.
-
-        `evaluate` can go on with it if it was given `results` for these records too.
-        """
-        ResultsFile.write(path, self.records, self.settings, self.seconds)
+        """Write the records to a new file, one a line, from which `evaluate(results=path)` can go on."""
+        ResultsFile.write(path, self.records, self.seconds, self.settings)
 
     @classmethod
     def from_jsonl(cls, path: Path | str) -> "EvalResult":
@@ -183,83 +215,24 @@ def evaluate(
         ValueError: there are no problems, a field is missing, the prompt style or method is unknown, or `results` was
             made with other settings.
     """
-    problems = with_ids(problems)
-    solve, seed = _method(method), plain_seed(seed)
-    prompts = [_rendered(prompt, p["problem"]) for p in problems]
-    if batch_size < 1 or max_new_tokens < 1:
-        raise ValueError("batch_size and max_new_tokens must be at least 1.")
+    problems, seed = with_ids(problems), plain_seed(seed)
+    ensure_at_least_one(batch_size=batch_size, max_new_tokens=max_new_tokens)
     extract_answer("", fallback)  # an unknown fallback is an error now, not after hours
-    settings = {
-        "prompt": _name(prompt), "method": _name(method), "max_new_tokens": max_new_tokens, "seed": seed,
-        "fallback": fallback,
-    }  # fmt: skip
+    ask = prompt if callable(prompt) else functools.partial(render_prompt, style=prompt)
+    solve = greedy if method == "greedy" else method
+    if not callable(solve):
+        raise ValueError(f"Unknown method {method!r}: use 'greedy' or a function.")
+    limits = {"max_new_tokens": max_new_tokens, "seed": seed, "fallback": fallback}
+    settings = named_settings(prompt=prompt, method=method, **limits)
     if results:
         # Two lambdas have the same name, so what the prompt makes of one text tells them apart.
-        settings |= {"prompt_text": _rendered(prompt, "Compute 1+1."), "model": fingerprint(model)}
+        settings |= {"prompt_text": ask("Compute 1+1."), "model": fingerprint(model)}
     file = ResultsFile(results, settings)
-    done = file.records_of(problems)
-    seconds = file.seconds
-    to_do = [index for index, problem in enumerate(problems) if problem["unique_id"] not in done]
+    done, start = file.records_of(problems), time.perf_counter() - file.seconds
+    to_do = [problem for problem in problems if problem["unique_id"] not in done]
     with progress_bar(len(problems), unit="problem", shown=progress, done=len(done)) as bar:
-        for first in range(0, len(to_do), batch_size):
-            batch, start = to_do[first : first + batch_size], time.perf_counter()
-            asked = [prompts[index] for index in batch]
-            answers = solve(model, tokenizer, asked, max_new_tokens=max_new_tokens, seed=seed)
-            if len(answers) != len(batch):
-                raise ValueError(
-                    f"The method gave {len(answers)} answers to {len(batch)} prompts: it must give one each."
-                )
-            new = [
-                _record(problems[index], answer, fallback)
-                for index, answer in zip(batch, answers, strict=True)
-            ]
-            seconds += time.perf_counter() - start
-            file.append(new, seconds)
-            done.update((record["unique_id"], record) for record in new)
-            bar.update(len(batch))
-    return EvalResult([done[problem["unique_id"]] for problem in problems], seconds, settings)
-
-
-def _method(method: str | Method) -> Method:
-    if callable(method):
-        return method
-    if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}: use {', '.join(map(repr, METHODS))} or a function.")
-    return METHODS[method]
-
-
-def _rendered(prompt: str | Callable[[str], str], problem: str) -> str:
-    return prompt(problem) if callable(prompt) else render_prompt(problem, prompt)
-
-
-def _name(setting: object) -> str:
-    """How a setting is called in the file of settings; a partial function with its arguments."""
-    if isinstance(setting, functools.partial):
-        given = {
-            name: _name(value) if callable(value) else value
-            for name, value in sorted(setting.keywords.items())
-        }
-        return f"{_name(setting.func)} {json.dumps(given, default=str)}"
-    return getattr(setting, "__qualname__", None) or (
-        setting if isinstance(setting, str) else type(setting).__name__
-    )
-
-
-def _record(problem: dict, answer: Answer, fallback: str | None) -> dict:
-    extracted = answer.answer
-    if extracted is None and fallback is not None:
-        extracted = extract_answer(answer.text, fallback)
-    details = dict(answer.details)
-    return {
-        "unique_id": problem["unique_id"],
-        "problem": problem["problem"],
-        "answer": problem["answer"],
-        "subject": problem.get("subject"),
-        "level": problem.get("level"),
-        "text": answer.text,
-        "extracted": extracted,
-        "correct": extracted is not None and grade(extracted, problem["answer"]),
-        "tokens": answer.tokens,
-        "finish_reason": details.pop("finish_reason", None),
-        "details": details,
-    }
+        for records in ask_in_batches(model, tokenizer, to_do, ask, solve, batch_size=batch_size, **limits):
+            file.append(records, time.perf_counter() - start)
+            done.update((record["unique_id"], record) for record in records)
+            bar.update(len(records))
+    return EvalResult([done[p["unique_id"]] for p in problems], time.perf_counter() - start, settings)

@@ -1,9 +1,8 @@
-"""The results ledger, and the statistics behind it: every measurement of the course, with its uncertainty.
+"""The results ledger: every measurement of the course, with its uncertainty. Taught in ch03, section 3.11.
 
 A measurement is one row of a JSON Lines file, `results/ledger.jsonl` in the repository or the file that the variable
 COURSE_LEDGER names. Rows are appended and never changed; the latest of a (chapter, method, model, dataset) counts.
 The rows that the authors measured ship in `shared/assets/ledger_reference.jsonl` and stand beside the reader's own.
-Taught in ch03, sections 3.10 and 3.11.
 
     python -m shared.evaluation.ledger                  prints the table
     python -m shared.evaluation.ledger --as-reference   makes the latest rows of the ledger the reference (for authors)
@@ -18,22 +17,25 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from shared.assets import ASSETS
+from shared.evaluation.evaluator import EvalResult
 from shared.support.jsonl import append_jsonl, read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from shared.evaluation.evaluator import EvalResult
+    from matplotlib.axes import Axes  # training does without matplotlib
 
 REFERENCE = ASSETS / "ledger_reference.jsonl"
 README_FIGURE = Path(__file__).parents[2] / "ch08" / "ledger.png"
 KEY = ("chapter", "method", "model", "dataset")
+_FIELDS = {
+    **dict.fromkeys(KEY, "text"),
+    **dict.fromkeys(("n", "accuracy", "tokens_per_problem", "seconds"), "number"),
+    "ci95": "pair of numbers",
+}
 
-# --------------------------------------------------------------------------------------------------- statistics
-
-
-# --------------------------------------------------------------------------------------------------- the ledger
+# -------------------------------------------------------------------------------------------------- the file
 
 
 def ledger_path() -> Path:
@@ -45,28 +47,23 @@ def ledger_path() -> Path:
 
 
 def append_result(
-    result: "EvalResult", *, chapter: str, method: str, model: str = "tiny", dataset: str = "minimath-test"
+    result: EvalResult, *, chapter: str, method: str, model: str = "tiny", dataset: str = "minimath-test"
 ) -> dict:
     """Append a measurement to the ledger and return its row.
 
     `chapter` is "ch03", `method` a short name such as "chain of thought", the rest says what it was measured with.
     Raises ValueError if one of the four is no text.
     """
-    import torch
-
-    for field, name in zip(KEY, (chapter, method, model, dataset), strict=True):
-        if not _is_text(name):
+    names = dict(zip(KEY, (chapter, method, model, dataset), strict=True))
+    for field, name in names.items():
+        if _kind(name) != "text":
             raise ValueError(f'{field} is {name!r}: give a text, such as "ch03" for the chapter.')
-    low, high = result.ci95
     row = {
-        "chapter": chapter,
-        "method": method,
-        "model": model,
-        "dataset": dataset,
+        **names,
         "n": result.n,
         "correct": result.correct,
         "accuracy": round(result.accuracy, 6),
-        "ci95": [round(low, 6), round(high, 6)],
+        "ci95": [round(end, 6) for end in result.ci95],
         "tokens_per_problem": round(result.tokens / result.n, 4),
         "seconds": round(result.seconds, 1),
         "seed": result.settings.get("seed"),
@@ -83,39 +80,32 @@ def read_ledger(path: Path | str | None = None) -> list[dict]:
     Raises ValueError if a line is damaged, lacks a field, or has a name that is no text or a figure that is no number.
     """
     path = Path(path or ledger_path())
-    latest: dict[tuple, dict] = {}
-    for number, row in enumerate(read_jsonl(path) if path.exists() else [], start=1):
-        _check_row(row, f"Row {number} of {path.name}")
-        latest[_key(row)] = row
-    return sorted(latest.values(), key=lambda row: _place(row["chapter"]))
+    rows = read_jsonl(path) if path.exists() else []
+    for number, row in enumerate(rows, start=1):
+        for field, kind in _FIELDS.items():
+            if field not in row:
+                raise ValueError(f"Row {number} of {path.name} has no {field!r}: delete that line.")
+            if _kind(row[field]) != kind:
+                found = f"{field} = {row[field]!r}, which is no {kind}"
+                raise ValueError(f"Row {number} of {path.name} has {found}: delete that line.")
+    return _latest(rows)
 
 
-def _check_row(row: dict, place: str) -> None:
-    """Raise ValueError unless the row has what the table and the figures read."""
-    for field, (kind, fits) in _FIELDS.items():
-        if field not in row:
-            raise ValueError(f"{place} has no {field!r}: delete that line.")
-        if not fits(row[field]):
-            raise ValueError(f"{place} has {field} = {row[field]!r}, which is no {kind}: delete that line.")
+def _kind(value: object) -> str:
+    if isinstance(value, list):
+        return "pair of numbers" if [_kind(part) for part in value] == ["number"] * 2 else "list"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number" if math.isfinite(value) else "infinity"
+    return "text" if isinstance(value, str) else "other"
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _latest(rows: list[dict]) -> list[dict]:
+    """The last row of each kind, in the order of the chapters."""
+    return sorted({_key(row): row for row in rows}.values(), key=lambda row: _place(row["chapter"]))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-
-
-def _is_pair(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
-
-
-_FIELDS = {
-    **dict.fromkeys(KEY, ("text", _is_text)),
-    **dict.fromkeys(("n", "accuracy", "tokens_per_problem", "seconds"), ("number", _is_number)),
-    "ci95": ("pair of numbers", _is_pair),
-}
+def _key(row: dict) -> tuple:
+    return tuple(row[field] for field in KEY)
 
 
 def _place(chapter: str) -> tuple[bool, str]:
@@ -123,8 +113,7 @@ def _place(chapter: str) -> tuple[bool, str]:
     return chapter.startswith("app"), chapter
 
 
-def _key(row: dict) -> tuple:
-    return tuple(row[field] for field in KEY)
+# ---------------------------------------------------------------------------------------- the table and the plots
 
 
 def _side_by_side() -> list[tuple[dict | None, dict | None]]:
@@ -140,47 +129,41 @@ def ledger_table() -> str:
     rows = [header, *(_cells(own, reference) for own, reference in _side_by_side())]
     if len(rows) == 1:
         return "The ledger is empty: run a chapter's notebook first."
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, tuple("-" * width for width in widths))
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
+    lines[1] = lines[1].replace(" ", "-")
+    return "\n".join(lines)
 
 
 def _cells(own: dict | None, reference: dict | None) -> tuple[str, ...]:
     row = own or reference
-    measured = ("-", "-", "-")
-    if own:
-        measured = (_percent(own), f"{own['tokens_per_problem']:.1f}", f"{own['seconds']:.1f}")
-    of_reference = _percent(reference) if reference else "-"
-    return (
-        row["chapter"],
-        row["method"],
-        f"{row['model']}, {row['dataset']}",
-        str(row["n"]),
-        *measured,
-        of_reference,
-    )
+    costs = (f"{own['tokens_per_problem']:.1f}", f"{own['seconds']:.1f}") if own else ("-", "-")
+    data = f"{row['model']}, {row['dataset']}"
+    return row["chapter"], row["method"], data, str(row["n"]), _percent(own), *costs, _percent(reference)
 
 
-def _percent(row: dict) -> str:
+def _percent(row: dict | None) -> str:
+    if row is None:
+        return "-"
     low, high = row["ci95"]
     return f"{100 * row['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
+def _point(row: dict | None) -> tuple[float, float, float] | None:
+    return row and (row["accuracy"], *row["ci95"])
+
+
 def plot_ledger() -> "Axes":
     """Accuracy and 95 % interval of every measurement; the reference stands beneath the reader's own."""
-    from shared.plots import interval_points  # here, because training does without matplotlib
+    from shared.plots import interval_points
 
     pairs = _side_by_side()
     if not pairs:
         raise ValueError("The ledger is empty: run a chapter's notebook first.")
+    series = dict(zip(("yours", "reference"), zip(*pairs, strict=True), strict=True))
+    points = {name: [_point(row) for row in rows] for name, rows in series.items() if any(rows)}
     labels = [_label(own or reference) for own, reference in pairs]
-    series = {"yours": [own for own, _ in pairs], "reference": [reference for _, reference in pairs]}
-    points = {
-        name: [row and (row["accuracy"], *row["ci95"]) for row in rows]
-        for name, rows in series.items()
-        if any(rows)
-    }
     return interval_points(
         labels, points, title="Results ledger", x_label="problems solved, %, with 95 % interval"
     )
@@ -197,23 +180,21 @@ def plot_accuracy_against_tokens() -> "Axes":
     Of each measurement of the tiny model on MiniMath the reader's own row counts, else the reference. Labels stand
     beside the points, colours tell the chapters apart.
     """
-    from shared.plots import accuracy_against_cost  # here, because training does without matplotlib
+    from shared.plots import accuracy_against_cost
 
     rows = _usual_rows()
     if not rows:
         raise ValueError("The ledger has no measurement of the tiny model: run a chapter's notebook first.")
-    points = [
-        (row["chapter"], row["method"], row["tokens_per_problem"], (row["accuracy"], *row["ci95"]))
-        for row in rows
-    ]
     return accuracy_against_cost(
-        points, title="What accuracy costs", x_label="tokens generated for a problem (logarithmic)"
+        [(row["chapter"], row["method"], row["tokens_per_problem"], _point(row)) for row in rows],
+        title="What accuracy costs",
+        x_label="tokens generated for a problem (logarithmic)",
     )
 
 
 def _usual_rows() -> list[dict]:
     rows = (own or reference for own, reference in _side_by_side())
-    return [row for row in rows if _is_usual(row) and row.get("tokens_per_problem")]
+    return [row for row in rows if _is_usual(row) and row["tokens_per_problem"]]
 
 
 def _is_usual(row: dict) -> bool:
@@ -225,17 +206,16 @@ def refresh_figure() -> Path:
 
     The second figure, `ledger-tokens.png`, stands beside it where the tiny model was measured.
     """
-    path = ledger_path().with_suffix(".png")
-    draw_figures(path)
-    return path
+    return draw_figures(ledger_path().with_suffix(".png"))
 
 
-def draw_figures(path: Path) -> None:
+def draw_figures(path: Path) -> Path:
     """Draw the two figures of the ledger: accuracies as `path`, and against tokens as NAME-tokens.png."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_ledger().figure.savefig(path)
     if _usual_rows():
         plot_accuracy_against_tokens().figure.savefig(path.with_stem(f"{path.stem}-tokens"))
+    return path
 
 
 def main() -> None:
@@ -247,13 +227,12 @@ def main() -> None:
     parser.add_argument("--figures", action="store_true", help="draw the README's figures from the reference")
     arguments = parser.parse_args()
     if arguments.as_reference:
-        merged = {_key(row): row for row in [*read_ledger(REFERENCE), *read_ledger()]}
-        write_jsonl(REFERENCE, sorted(merged.values(), key=lambda row: _place(row["chapter"])))
+        merged = _latest([*read_ledger(REFERENCE), *read_ledger()])
+        write_jsonl(REFERENCE, merged)
         print(f"Wrote {len(merged)} rows to {REFERENCE.name}.")
     if arguments.figures:
         os.environ["COURSE_LEDGER"] = os.devnull  # no reader's rows
-        draw_figures(README_FIGURE)
-        print(f"Drew {README_FIGURE.name} and its twin.")
+        print(f"Drew {draw_figures(README_FIGURE).name} and its twin.")
     print(ledger_table())
 
 

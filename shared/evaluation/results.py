@@ -1,10 +1,24 @@
 """The file that an evaluation writes as it goes, so that a run that was stopped goes on where it was."""
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from shared.support.files import atomic_file
 from shared.support.jsonl import append_jsonl, read_jsonl, write_jsonl
+
+
+def named_settings(**settings: object) -> dict:
+    """Settings as a file can hold them: a function by its name, a partial one with its arguments."""
+    return {name: _named(value) for name, value in settings.items()}
+
+
+def _named(value: object) -> object:
+    if isinstance(value, functools.partial):
+        given = named_settings(**dict(sorted(value.keywords.items())))
+        return f"{_named(value.func)} {json.dumps(given, default=str)}"
+    return getattr(value, "__qualname__", type(value).__name__) if callable(value) else value
 
 
 class ResultsFile:
@@ -17,27 +31,24 @@ class ResultsFile:
     """
 
     def __init__(self, path: Path | str | None, settings: dict):
-        self.path = Path(path).expanduser() if path is not None else None
-        self.settings = settings
-        self.seconds = 0.0
-        self.old: dict[str, dict] = {}
+        self.path = Path(path).expanduser() if path else None
+        self.settings, self.seconds, self._old = settings, 0.0, {}
         if self.path is not None and self.path.exists():
-            records, before, self.seconds = self._read(self.path)
-            self._compare(before)
-            self.old = {record["unique_id"]: record for record in records}
+            records, self.seconds, before = self.read(self.path)
+            self._old = {record["unique_id"]: record for record in records}
+            self._ensure_same(before)
 
-    def _compare(self, before: dict) -> None:
-        different = [name for name in self.settings if before.get(name) != self.settings[name]]
-        if different:
-            name = different[0]
-            raise ValueError(
-                f"{self.path.name} was made with {name} = {before.get(name)!r}, not {self.settings[name]!r}: "
-                "give another file, or delete this one."
-            )
+    def _ensure_same(self, before: dict) -> None:
+        for name, value in self.settings.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"{self.path.name} was made with {name} = {before.get(name)!r}, not {value!r}: "
+                    "give another file, or delete this one."
+                )
 
     def records_of(self, problems: Sequence[dict]) -> dict[str, dict]:
         """Those problems' records that are in the file already, by `unique_id`."""
-        found = {p["unique_id"]: self.old[p["unique_id"]] for p in problems if p["unique_id"] in self.old}
+        found = {p["unique_id"]: self._old[p["unique_id"]] for p in problems if p["unique_id"] in self._old}
         for problem in problems:
             record = found.get(problem["unique_id"], problem)
             if any(record.get(name) != problem[name] for name in ("problem", "answer")):
@@ -48,48 +59,39 @@ class ResultsFile:
 
     def append(self, records: Sequence[dict], seconds: float) -> None:
         """Add records; `seconds` is the time of the whole run so far."""
-        if self.path is None:
-            return
-        # Settings first: a file of records without them could not be continued.
-        self._write_settings(self.path, self.settings, seconds)
-        append_jsonl(self.path, records)
+        if self.path is not None:
+            # Settings first: a file of records without them could not be continued.
+            _write_settings(self.path, seconds, self.settings)
+            append_jsonl(self.path, records)
 
-    @classmethod
-    def write(cls, path: Path | str, records: Sequence[dict], settings: dict, seconds: float) -> None:
+    @staticmethod
+    def write(path: Path | str, records: Sequence[dict], seconds: float, settings: dict) -> None:
         """Write a whole evaluation anew."""
         path = Path(path).expanduser()
-        cls._write_settings(path, settings, seconds)
+        _write_settings(path, seconds, settings)
         write_jsonl(path, records)
 
-    @classmethod
-    def read(cls, path: Path | str) -> tuple[list[dict], float, dict]:
+    @staticmethod
+    def read(path: Path | str) -> tuple[list[dict], float, dict]:
         """Records, seconds and settings of an evaluation."""
-        records, settings, seconds = cls._read(Path(path).expanduser())
-        return records, seconds, settings
-
-    @classmethod
-    def _read(cls, path: Path) -> tuple[list[dict], dict, float]:
-        records, beside = read_jsonl(path), cls._beside(path)
+        path = Path(path).expanduser()
+        records, beside = read_jsonl(path), _beside(path)
         if any("unique_id" not in record or "correct" not in record for record in records):
             raise ValueError(f"{path.name} holds no results of an evaluation: give another file.")
         try:
             stored = json.loads(beside.read_text(encoding="utf-8"))
-            return records, stored["settings"], stored["seconds"]
+            return records, stored["seconds"], stored["settings"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{beside.name}, the settings of {path.name}, is missing or damaged: restore it, or delete both."
             ) from error
 
-    @staticmethod
-    def _beside(path: Path) -> Path:
-        return path.with_name(path.name + ".settings.json")
 
-    @classmethod
-    def _write_settings(cls, path: Path, settings: dict, seconds: float) -> None:
-        beside = cls._beside(path)
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        temporary = beside.with_name(beside.name + ".part")
-        temporary.write_text(
-            json.dumps({"settings": settings, "seconds": round(seconds, 3)}), encoding="utf-8"
-        )
-        temporary.replace(beside)
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".settings.json")
+
+
+def _write_settings(path: Path, seconds: float, settings: dict) -> None:
+    with atomic_file(_beside(path)) as temporary:
+        content = json.dumps({"settings": settings, "seconds": round(seconds, 3)})
+        temporary.write_text(content, encoding="utf-8")

@@ -71,9 +71,14 @@ def token_bars(
 
 
 def lines(
-    x: Sequence[float], series: dict[str, Sequence[float]], *, title: str = "", x_label: str = "", y_label: str = "",
+    x: Sequence[float],
+    series: dict[str, Sequence[float]],
+    *,
+    title: str = "",
+    x_label: str = "",
+    y_label: str = "",
     log: str = "",
-) -> Axes:  # fmt: skip
+) -> Axes:
     """One marked line for each entry of `series` over the same x; `log` is "x", "y" or "xy" for logarithmic axes.
 
     The y axis begins at 0, unless a value is negative.
@@ -95,9 +100,12 @@ def lines(
 
 
 def interval_points(
-    labels: Sequence[str], series: dict[str, Sequence[tuple[float, float, float] | None]], *, title: str = "",
+    labels: Sequence[str],
+    series: dict[str, Sequence[tuple[float, float, float] | None]],
+    *,
+    title: str = "",
     x_label: str = "accuracy, %, with 95 % interval",
-) -> Axes:  # fmt: skip
+) -> Axes:
     """A row for each label, and in it a point with its interval for each entry of `series`, in percent.
 
     A point is (value, low, high), each in [0, 1], or None where there is none. With more than one series there is a
@@ -111,8 +119,10 @@ def interval_points(
         shown = [(row, point) for row, point in enumerate(points) if point is not None]
         rows = [row + (place - (len(series) - 1) / 2) * step for row, _ in shown]
         values, lows, highs = ([100 * point[k] for _, point in shown] for k in range(3))
-        reach = [[max(0, v - low) for v, low in zip(values, lows, strict=True)],
-                 [max(0, high - v) for v, high in zip(values, highs, strict=True)]]  # fmt: skip
+        reach = [
+            [max(0, v - low) for v, low in zip(values, lows, strict=True)],
+            [max(0, high - v) for v, high in zip(values, highs, strict=True)],
+        ]
         axes.errorbar(values, rows, xerr=reach, fmt=marker, color=colour, capsize=3, label=name)
     axes.set(xlim=(-2, 102), ylim=(len(labels) - 0.5, -0.5), yticks=range(len(labels)), yticklabels=labels)
     axes.grid(visible=False, axis="y")
@@ -122,8 +132,11 @@ def interval_points(
 
 
 def accuracy_against_cost(
-    points: Sequence[tuple[str, str, float, tuple[float, float, float]]], *, title: str = "", x_label: str = "cost",
-) -> Axes:  # fmt: skip
+    points: Sequence[tuple[str, str, float, tuple[float, float, float]]],
+    *,
+    title: str = "",
+    x_label: str = "cost",
+) -> Axes:
     """Points with intervals over a logarithmic axis of cost, numbered, with the numbers' names beneath.
 
     A point is (group, name, cost, (value, low, high)), the last three in [0, 1]; a group has one colour and marker.
@@ -140,9 +153,14 @@ def accuracy_against_cost(
         label = f"{number} {group} {name}"
         axes.errorbar(cost, 100 * value, yerr=reach, fmt=marker, color=colour, capsize=2, label=label)
         axes.annotate(
-            str(number), (cost, heights[number - 1]), (8, 0), textcoords="offset points", color=colour, fontsize=9,
+            str(number),
+            (cost, heights[number - 1]),
+            (8, 0),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9,
             va="center",
-        )  # fmt: skip
+        )
     axes.set(xscale="log", ylim=(0, 100))
     ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if _between(t, [p[2] for p in points])]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])

@@ -10,7 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; what is written there takes its place if the block ends well."""
+    """Yield a temporary name beside `path`; what is written there takes its place if the block ends well.
+
+    The content is on the disk before the name is: a power cut leaves the old file or the new one, never an empty one.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -37,7 +40,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
         yield temporary
-        _make_ordinary(temporary)
+        _usual_rights(temporary)
         for path in temporary.iterdir():
             _finish(path)
         _put_in_place(temporary, folder)
@@ -68,15 +71,15 @@ def _ensure_replaceable(folder: Path) -> None:
         raise ValueError(f"{folder} holds other things than a model: name a new folder to write to.")
 
 
-def _make_ordinary(path: Path) -> None:
-    """Temporary folders, and files that safetensors writes, are private to their owner: give the usual rights."""
+def _finish(path: Path) -> None:
+    """Give a file its rights and wait until it is on the disk."""
+    _usual_rights(path)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _usual_rights(path: Path) -> None:
+    """Temporary folders, and files that safetensors writes, are private to their owner."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-
-
-def _finish(path: Path) -> None:
-    """Give a file its rights and wait until it is on the disk: a power cut could else leave it empty when renamed."""
-    _make_ordinary(path)
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from shared.support.files import atomic_file
+
 
 def read_jsonl(path: Path | str, unfinished: bool = True) -> list[dict]:
     """The records of a file. A last line that was not finished (its writer was killed) is left out.
@@ -52,9 +54,8 @@ def append_jsonl(path: Path | str, records: Iterable[dict]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_last_line(path)
-    text = "".join(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
     with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+        file.write(_lines(records))
 
 
 def _end_last_line(path: Path) -> None:
@@ -71,9 +72,10 @@ def _end_last_line(path: Path) -> None:
 
 
 def write_jsonl(path: Path | str, records: Iterable[dict]) -> None:
-    """Write a file anew, under a temporary name first, so that a killed run leaves the old one whole."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    temporary.unlink(missing_ok=True)
-    append_jsonl(temporary, records)
-    temporary.replace(path)
+    """Write a file anew; a killed run leaves the old one whole."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(_lines(records), encoding="utf-8", newline="\n")
+
+
+def _lines(records: Iterable[dict]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from shared.generation.sampling import plain_seed
 from shared.support.progress import progress_bar
+from shared.support.values import plain_seed
 from shared.teacher.protocol import AskAgain, NoConnection, Refused, Server, Unanswered
 from shared.teacher.samples import (
     Job,
