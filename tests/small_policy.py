@@ -6,7 +6,7 @@ import torch
 
 from shared.formats.loading import load_model
 from shared.grpo import GRPOConfig, GRPOTrainer
-from shared.model.linear import lay_out
+from shared.model.fast import speed_up
 from shared.model.transformer import CausalLM, ModelConfig
 
 SMALL = ModelConfig(
@@ -21,7 +21,7 @@ DEFAULTS = {
 
 
 def small_policy(seed: int = 0):
-    """A small random model, laid out as `load_model` does, with the tiny model's tokenizer. It seldom ends a text."""
+    """A small random model, made fast as by `load_model`, with the tiny model's tokenizer. It seldom ends a text."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = CausalLM(SMALL)
@@ -29,8 +29,7 @@ def small_policy(seed: int = 0):
             model.embedding.weight.mul_(
                 20
             )  # or all tokens would be equally likely, and no ratio could be wrong
-    lay_out(model.blocks)
-    return model.eval(), load_model("tiny-random")[1]
+    return speed_up(model).eval(), load_model("tiny-random")[1]
 
 
 def reward_even(text: str, problem: dict) -> float:

@@ -1,20 +1,31 @@
-"""The model against transformers, and against itself with and without cache, batch and padding."""
+"""The model, plain and fast, against transformers, and against itself with and without cache, batch and padding."""
 
 from __future__ import annotations
 
-import copy
+import sys
 
 import pytest
 import torch
 
-from shared.model.transformer import ModelConfig, rms_norm
+from shared.model.fast import speed_up
+from shared.model.transformer import ModelConfig, token_positions
+from tests import small_models
 from tests.small_models import VARIANTS, hf_model, our_model, random_ids
 
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
 
 
+@pytest.fixture(params=["plain", "fast"], scope="module", autouse=True)
+def form(request):
+    """Every test of this file is of both forms."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "fast":
+            patch.setattr(sys.modules[__name__], "our_model", lambda hf: speed_up(small_models.our_model(hf)))
+        yield request.param
+
+
 @pytest.fixture(scope="module")
-def model():
+def model(form):
     return our_model(hf_model("qwen3-tied"))
 
 
@@ -175,17 +186,6 @@ def test_take_joins_caches_of_other_lengths(model):
         torch.testing.assert_close(logits[row], alone, **TOLERANCE)
 
 
-def test_new_weights_count_for_a_new_cache():
-    """What a cache remembers of the weights of queries and keys is not carried into the next one."""
-    model, ids = our_model(hf_model("qwen3-tied")), random_ids(1, 6)
-    before = model(ids, model.new_cache())
-    with torch.no_grad():
-        model.blocks[0].attention.q_norm.weight.mul_(3)
-    after = model(ids, model.new_cache())
-    assert not torch.allclose(before, after, atol=1e-3)
-    torch.testing.assert_close(after, model(ids), **TOLERANCE)
-
-
 # --- batches and padding ------------------------------------------------------------------------------------
 
 
@@ -211,9 +211,9 @@ def test_positions_count_from_the_start_of_each_text(model):
     ids, mask = left_padded([random_ids(5), random_ids(2, seed=1)])
     cache = model.new_cache(batch_size=2)
     model(ids, cache, mask)
-    assert cache.positions(5).tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 0, 1]]
+    assert token_positions(mask.bool(), 0, 5, mask.device).tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 0, 1]]
     model(random_ids(2, 1), cache)
-    assert cache.positions(1).tolist() == [[5], [2]]
+    assert token_positions(cache.real[:, :6], 5, 1, mask.device).tolist() == [[5], [2]]
 
 
 def test_every_query_may_look_somewhere(model, monkeypatch):
@@ -277,28 +277,6 @@ def test_rope_tables_stay_fp32():
     torch.testing.assert_close(sin.reshape(3, 32)[:, 16:].double(), angles.sin(), atol=5e-3, rtol=0)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
-def test_rms_norm_and_its_gradients_are_those_of_torch(scale):
-    generator = torch.Generator().manual_seed(0)
-    x = (scale * torch.randn(3, 5, 48, generator=generator)).requires_grad_()
-    weight, outer = (torch.randn(48, generator=generator).requires_grad_() for _ in range(2))
-    with torch.enable_grad():
-        mine, theirs = rms_norm(x, weight, 1e-6), torch.nn.functional.rms_norm(x, (48,), weight, 1e-6)
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
-        gradients = [torch.autograd.grad((y * outer).sum(), (x, weight)) for y in (mine, theirs)]
-    for ours, reference in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, reference, atol=1e-5 * reference.abs().max().item(), rtol=1e-5)
-
-
-def test_rms_norm_of_zeros_is_zero_and_has_a_finite_gradient():
-    x = torch.zeros(2, 8, requires_grad=True)
-    with torch.enable_grad():
-        y = rms_norm(x, torch.ones(8), 1e-6)
-        y.sum().backward()
-    assert torch.equal(y, torch.zeros(2, 8))
-    assert torch.isfinite(x.grad).all()
-
-
 def test_bfloat16_stays_near_fp32():
     model, ids = our_model(hf_model("qwen3-tied")), random_ids(2, 24)
     exact = model(ids)
@@ -316,24 +294,6 @@ def test_training_works_after_generating():
         model(random_ids(2, 12)).logsumexp(-1).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     assert model.head.weight is model.embedding.weight
-
-
-# --- parts --------------------------------------------------------------------------------------------------
-
-
-def test_a_part_that_is_replaced_or_copied_is_the_one_that_is_used(model):
-    """The parts of a `Layer` are attributes besides being registered: both are always the same ones."""
-    ids, changed = random_ids(1, 6), copy.deepcopy(model)
-    for block in changed.blocks:
-        assert block.attention is dict(block.named_children())["attention"]
-        block.feed_forward = torch.nn.Identity()
-        assert isinstance(dict(block.named_children())["feed_forward"], torch.nn.Identity)
-    assert not torch.allclose(changed(ids), model(ids), atol=1e-2)
-    heard = []
-    with_hook = model.blocks[0].feed_forward.register_forward_hook(lambda *_: heard.append(1))
-    model(ids, model.new_cache())
-    with_hook.remove()
-    assert heard == [1]
 
 
 # --- errors -------------------------------------------------------------------------------------------------

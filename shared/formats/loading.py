@@ -9,7 +9,7 @@ from shared.formats import hub
 from shared.formats.checkpoints import export_hf, save_checkpoint
 from shared.formats.gguf_format import load_gguf
 from shared.formats.weights import load_hf_folder, load_weights_file
-from shared.model.linear import lay_out
+from shared.model.fast import speed_up
 from shared.model.tokenizer import CHATML_TEMPLATE, Tokenizer
 from shared.model.transformer import CausalLM
 from shared.tiny.config import TINY_CONFIG
@@ -43,8 +43,7 @@ def load_model(
         device = "cpu"  # as fast there, and the outputs in the notebooks are the same everywhere
     device = choose_device(device)
     model, tokenizer = _load(name, device, choose_dtype(dtype, device))
-    lay_out(model.blocks)  # not the embedding, of which single rows are read
-    return model, tokenizer
+    return speed_up(model), tokenizer
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from shared.model.kv_cache import KVCache
-from shared.model.transformer import CausalLM
+from shared.model.transformer import CausalLM, KVCache
 
 # Prompts are read in groups of so many tokens: their intermediate results fit a processor's cache, and prompts of like
 # length stand together, so that little of it is padding.

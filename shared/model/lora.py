@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.model.linear import Linear
 from shared.model.transformer import CausalLM
 
 TARGETS = ("qkv", "out", "gate_up", "down")  # every linear layer of a block
 
 
-class LoRALinear(Linear):
+class LoRALinear(nn.Linear):
     """A linear layer with its old weight, under its old name, and a trainable addition of low rank."""
 
-    def __init__(self, base: Linear, rank: int, alpha: float, generator: torch.Generator | None = None):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator | None = None):
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
@@ -31,11 +30,12 @@ class LoRALinear(Linear):
         self.lora_b = nn.Parameter(torch.zeros(self.out_features, rank, device=self.weight.device))
         self.scale = alpha / rank
         self.enabled = True
+        self.base_class = type(base)  # which says how x is multiplied with the old weight
         self.train(base.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply x (..., in_features) to (..., out_features), with the addition unless it is disabled."""
-        y = super().forward(x)
+        y = self.base_class.forward(self, x)
         if not self.enabled:
             return y
         # The small weights take x's format and not the reverse: a copy of x would be kept for the backward pass.
@@ -43,12 +43,12 @@ class LoRALinear(Linear):
         return y + self.scale * F.linear(low_rank, self.lora_b.to(low_rank.dtype))
 
     @torch.no_grad()
-    def merged(self) -> Linear:
+    def merged(self) -> nn.Linear:
         """A plain layer with the addition in its weight, which is changed in place."""
         addition = self.scale * (self.lora_b @ self.lora_a)
         self.weight.copy_(self.weight.to(addition.dtype) + addition)
         with torch.device("meta"):  # its own weights are never made
-            plain = Linear(self.in_features, self.out_features, bias=self.bias is not None)
+            plain = self.base_class(self.in_features, self.out_features, bias=self.bias is not None)
         plain.weight, plain.bias = self.weight, self.bias
         return plain.train(self.training)
 

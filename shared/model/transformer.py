@@ -4,19 +4,15 @@
     Qwen2.5    qk_norm=False, qkv_bias=True      (arXiv:2412.15115)
     Llama      qk_norm=False, qkv_bias=False     (arXiv:2407.21783; SmolLM2 and others share it)
 
-The same forward pass serves one prompt, a batch, and left-padded prompts of different lengths. Taught in ch02
-(how to use it) and appendix C (how it is built).
+The same forward pass serves one prompt, a batch, and left-padded prompts of different lengths. Nothing here is for
+speed alone: that is the matter of `fast.py`. Taught in ch02 (how to use it) and appendix C (how it is built).
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from shared.model.kv_cache import KVCache, Uncached, attention_mask_of
-from shared.model.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -49,18 +45,6 @@ class ModelConfig:
             )
 
 
-class Layer(nn.Module):
-    """A module whose parts are plain attributes as well, where Python finds them at once.
-
-    Those of torch's modules are looked for in vain first, which takes a twentieth of the time of a small model's step.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, value)  # which drops a plain attribute of that name
-        if isinstance(value, nn.Module):
-            self.__dict__[name] = value
-
-
 class RMSNorm(nn.Module):
     """Scale each vector to unit root mean square, times a learned weight (arXiv:1910.07467)."""
 
@@ -70,27 +54,22 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension of x."""
-        # The same as self.weight, which Python would look for elsewhere in vain first.
-        return rms_norm(x, self._parameters["weight"], self.eps)
+        """x / sqrt(mean(x ** 2) + eps) * weight, with the mean over the last dimension."""
+        return F.rms_norm(x, self.weight.shape, eps=self.eps) * self.weight
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x ** 2) + eps) * weight, with the mean over the last dimension."""
-    size = x.shape[-1]
-    if not x.is_cpu or x.dtype != torch.float32:
-        return F.rms_norm(x, (size,), eps=eps) * weight
-    # F.rms_norm is one operation on a GPU, but seven on a processor, and each makes a tensor of the size of x.
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    mean_square = torch.addcmul(_constant(eps), length, length, value=1 / size)
-    return (x * mean_square.rsqrt_()).mul_(weight)
+class FeedForward(nn.Module):
+    """SwiGLU (arXiv:2002.05202): one projection gates the other."""
 
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-@cache
-def _constant(value: float) -> Tensor:
-    """A number as a tensor: torch turns a plain one into such a tensor in each operation anew."""
-    with torch.inference_mode(False):
-        return torch.tensor(value)
+    def forward(self, x: Tensor) -> Tensor:
+        """Each token on its own: (batch, length, hidden_size) to the same shape."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
 
 
 class Rope:
@@ -129,15 +108,130 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos).addcmul_(partner, sin).type_as(x)
 
 
-class Attention(Layer):
+class KVCache:
+    """Keys and values of all tokens seen so far, so that each is computed once.
+
+    Storage is allocated ahead and doubled when full; room for a whole context is not taken at the start. It also
+    remembers which tokens are padding, so that left-padded rows stay right in later steps.
+
+    Args:
+        config: shape of the model it serves.
+        batch_size: number of rows.
+        capacity: how many tokens to allocate at first; a good guess saves copies.
+    """
+
+    def __init__(
+        self, config: ModelConfig, batch_size: int = 1, capacity: int = 64, *, device=None, dtype=None
+    ):
+        # The keys of layer i are stored[2 * i], its values stored[2 * i + 1].
+        shape = (2 * config.num_layers, batch_size, config.num_kv_heads, capacity, config.head_dim)
+        self.stored = torch.empty(shape, device=device, dtype=dtype)
+        self.real = torch.ones(batch_size, capacity, dtype=torch.bool, device=device)
+        self.padded = False
+        self.length = 0
+
+    @property
+    def batch_size(self) -> int:
+        """Number of rows."""
+        return self.real.shape[0]
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens fit before the storage grows."""
+        return self.real.shape[1]
+
+    def extend(self, count: int, real: Tensor | None) -> Tensor | None:
+        """Make room for `count` more tokens; `real` (batch, count), if given, is False where they are padding.
+
+        Returns the same of all tokens so far, or None if none is padding.
+        """
+        start, self.length = self.length, self.length + count
+        if self.length > self.capacity:
+            self._grow(max(2 * self.capacity, self.length) - self.capacity)
+        if real is not None:
+            self.real[:, start : self.length] = real
+            self.padded = True
+        # Every layer's newest tokens and all its tokens, cut for all layers at once.
+        self._new = self.stored[:, :, :, start : self.length].unbind()
+        self._all = self.stored[:, :, :, : self.length].unbind()
+        return self.real[:, : self.length] if self.padded else None
+
+    def _grow(self, more: int) -> None:
+        self.stored = F.pad(self.stored, (0, 0, 0, more))
+        self.real = F.pad(self.real, (0, more), value=True)
+
+    def store(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one layer's newest keys and values (batch, kv_heads, new, head_dim); return all of that layer's."""
+        self._new[2 * layer].copy_(keys)
+        self._new[2 * layer + 1].copy_(values)
+        return self._all[2 * layer], self._all[2 * layer + 1]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows only (a row may come several times, to continue one prompt in several ways)."""
+        if len(rows) > self.batch_size:
+            self.stored, self.real = self.stored[:, rows], self.real[rows]
+            return
+        # Rows that keep their place are not copied: where few rows leave, that is almost all of them.
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
+        for rows_first in (self.stored[:, :, :, : self.length].transpose(0, 1), self.real):
+            rows_first[moved] = rows_first[rows[moved]]
+        self.stored, self.real = self.stored[:, : len(rows)], self.real[: len(rows)]
+
+    def take(self, caches: list["KVCache"]) -> None:
+        """Fill this empty cache with the rows of others, padded on the left to the length of the longest."""
+        self.length = max(cache.length for cache in caches)
+        self.padded = any(cache.padded or cache.length < self.length for cache in caches)
+        first = 0
+        for cache in caches:
+            rows, padding = slice(first, first + cache.batch_size), self.length - cache.length
+            self.stored[:, rows, :, :padding] = 0
+            self.stored[:, rows, :, padding : self.length] = cache.stored[:, :, :, : cache.length]
+            self.real[rows, :padding] = False
+            self.real[rows, padding : self.length] = cache.real[:, : cache.length]
+            first = rows.stop
+
+    def trim(self) -> None:
+        """Drop the leading columns that are padding in every row."""
+        if self.padded:
+            real = self.real[:, : self.length]
+            first = int(real.any(dim=0).int().argmax())
+            self.stored, self.real = self.stored[:, :, :, first:], self.real[:, first:]
+            self.length -= first
+            self.padded = not bool(real[:, first:].all())
+
+
+def token_positions(real: Tensor | None, past: int, length: int, device: torch.device) -> Tensor:
+    """Position of each of the newest tokens in its own text: (length,), or (batch, length) if there is padding.
+
+    `real` (batch, past + length) is False for padding; None says that there is none.
+    """
+    if real is None:
+        return torch.arange(past, past + length, device=device)
+    return (real.cumsum(-1)[:, past:] - 1).clamp(min=0)
+
+
+def score_mask(real: Tensor | None, past: int, length: int, like: Tensor) -> Tensor | None:
+    """What to add to the scores, (batch or 1, 1, length, all), or None where SDPA's own causal rule says it."""
+    if real is None and (length == 1 or past == 0):
+        return None
+    queries = torch.arange(past, past + length, device=like.device).unsqueeze(-1)
+    keys = torch.arange(past + length, device=like.device)
+    allowed = (keys <= queries)[None]
+    if real is not None:
+        # A padding token looks at itself, since a row of the softmax without any entry would be NaN.
+        allowed = (allowed & real[:, None]) | (keys == queries)
+    return torch.zeros_like(allowed, dtype=like.dtype).masked_fill_(~allowed, float("-inf"))[:, None]
+
+
+class Attention(nn.Module):
     """Grouped-query attention (arXiv:2305.13245): several query heads read the same key-value head."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_dim
-        self.qkv = Linear(config.hidden_size, (heads + 2 * kv_heads) * size, bias=config.qkv_bias)
-        self.out = Linear(heads * size, config.hidden_size, bias=False)
+        self.qkv = nn.Linear(config.hidden_size, (heads + 2 * kv_heads) * size, bias=config.qkv_bias)
+        self.out = nn.Linear(heads * size, config.hidden_size, bias=False)
         if config.qk_norm:
             self.q_norm = RMSNorm(size, config.norm_eps)
             self.k_norm = RMSNorm(size, config.norm_eps)
@@ -146,26 +240,15 @@ class Attention(Layer):
         self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int
     ) -> Tensor:
         """Mix information between tokens: x (batch, length, hidden_size) to the same shape."""
-        config = self.config
-        batch, length, _ = x.shape
-        heads, kv_heads = config.num_heads, config.num_kv_heads
-        qkv = self.qkv(x).view(batch, length, -1, config.head_dim)
-        # Queries and keys are normalised and rotated as one tensor: half as many operations, the same numbers.
-        qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), dim=2)
-        if config.qk_norm:
-            scale = self._qk_scale() if cache is None else cache.remember(layer, self._qk_scale)
-            qk = rms_norm(qk, scale, config.norm_eps)
-        q, k = apply_rope(qk, *rope).transpose(1, 2).split_with_sizes((heads, kv_heads), dim=1)
-        v = v.transpose(1, 2)
+        heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
+        qkv = self.qkv(x).unflatten(-1, (-1, self.config.head_dim))
+        q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=2)
+        if self.config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (t.transpose(1, 2) for t in (apply_rope(q, *rope), apply_rope(k, *rope), v))
         if cache is not None:
             k, v = cache.store(layer, k, v)
         return self.out(attend(q, k, v, mask))
-
-    def _qk_scale(self) -> Tensor:
-        """The learned weight of every query and key head, (num_heads + num_kv_heads, head_dim)."""
-        q_scale = self.q_norm.weight.expand(self.config.num_heads, -1)
-        k_scale = self.k_norm.weight.expand(self.config.num_kv_heads, -1)
-        return torch.cat((q_scale, k_scale))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -174,42 +257,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     `mask` (batch or 1, 1, new, all) is added to the scores: 0 where a query may look, else minus infinity; None means
     causal. Returns (batch, new, heads * head_dim).
     """
-    batch, _, length, size = q.shape
-    if length == 1:
-        # One new token sees all that is cached. The heads of a group then differ in their query only, so they can
-        # stand as the rows of one product, and no key is repeated for each of them.
-        q = q.reshape(batch, k.shape[1], -1, size)
-        if batch > 1 and q.is_cpu:
-            return _few_queries(q, k, v, mask).reshape(batch, 1, -1)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(batch, 1, -1)
-    causal = mask is None
+    causal = mask is None and q.shape[2] > 1  # one new token sees all that is cached
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=True)
-    return mixed.transpose(1, 2).reshape(batch, length, -1)
+    return mixed.transpose(1, 2).flatten(2)
 
 
-def _few_queries(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """The same as SDPA by two matrix products: on a processor faster where many rows have a few queries each."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.add_(mask)
-    return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
-
-
-class FeedForward(Layer):
-    """SwiGLU (arXiv:2002.05202): one projection gates the other."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.gate_up = Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.down = Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Each token on its own: (batch, length, hidden_size) to the same shape."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate).mul_(up))
-
-
-class Block(Layer):
+class Block(nn.Module):
     """Attention, then feed-forward, each on a normalised copy and added back."""
 
     def __init__(self, config: ModelConfig):
@@ -219,13 +272,15 @@ class Block(Layer):
         self.feed_forward_norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, rope, mask, cache, layer) -> Tensor:
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
         """One layer: x (batch, length, hidden_size) to the same shape."""
         x = x + self.attention(self.attention_norm(x), rope, mask, cache, layer)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
-class CausalLM(Layer):
+class CausalLM(nn.Module):
     """A language model: token ids in, a score for every possible next token out."""
 
     def __init__(self, config: ModelConfig):
@@ -234,7 +289,7 @@ class CausalLM(Layer):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         self.rope = Rope(config.head_dim, config.rope_base)
@@ -279,27 +334,41 @@ class CausalLM(Layer):
         self, input_ids: Tensor, cache: KVCache | None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
         """As `forward`, without the output head: (batch, length, hidden_size), after the last norm."""
-        if input_ids.ndim != 2 or input_ids.shape[1] == 0:
-            raise ValueError(
-                f"input_ids is {tuple(input_ids.shape)}, but must be (batch, length): put one text into a list, [ids]."
-            )
-        batch, length = input_ids.shape
-        state = cache if cache is not None else Uncached(batch, input_ids.device)
-        padding = _new_columns(attention_mask, batch, length, state.length)
-        if state.length + length > self.config.context_length:
-            raise ValueError(
-                f"{state.length + length} tokens do not fit the context of {self.config.context_length}: shorten the "
-                "prompt or ask for fewer new tokens."
-            )
-        if state.batch_size != batch:
-            raise ValueError(f"The cache holds {state.batch_size} rows, the input {batch}: use a new cache.")
-        state.extend(padding, length)
-        rope = self.rope.tables(state.positions(length), state.length)
+        past = 0 if cache is None else cache.length
+        _require_fit(input_ids, cache, attention_mask, past, self.config.context_length)
+        length = input_ids.shape[1]
+        real = None if attention_mask is None else attention_mask[:, -length:].bool()
+        if real is not None and bool(real.all()):
+            real = None
+        if cache is not None:
+            real = cache.extend(length, real)
         x = self.embedding(input_ids)
-        mask = attention_mask_of(state, length, x.dtype)
+        rope = self.rope.tables(token_positions(real, past, length, x.device), past + length)
+        mask = score_mask(real, past, length, like=x)
         for layer, block in enumerate(self.blocks):
             x = block(x, rope, mask, cache, layer)
         return self.norm(x)
+
+
+def _require_fit(
+    input_ids: Tensor, cache: KVCache | None, attention_mask: Tensor | None, past: int, context: int
+) -> None:
+    if input_ids.ndim != 2 or input_ids.shape[1] == 0:
+        raise ValueError(
+            f"input_ids is {tuple(input_ids.shape)}, but must be (batch, length): put one text into a list, [ids]."
+        )
+    batch, length = input_ids.shape
+    if attention_mask is not None and attention_mask.shape not in ((batch, length), (batch, past + length)):
+        raise ValueError(
+            f"attention_mask is {tuple(attention_mask.shape)}, input_ids {(batch, length)}: give one value a token."
+        )
+    if past + length > context:
+        raise ValueError(
+            f"{past + length} tokens do not fit the context of {context}: shorten the prompt or ask for fewer new "
+            "tokens."
+        )
+    if cache is not None and cache.batch_size != batch:
+        raise ValueError(f"The cache holds {cache.batch_size} rows, the input {batch}: use a new cache.")
 
 
 def check_known(token_ids: Tensor, model: CausalLM, text: str = "text") -> None:
@@ -310,13 +379,3 @@ def check_known(token_ids: Tensor, model: CausalLM, text: str = "text") -> None:
             f"The {text} holds token {int(unknown[0])}, but the model knows {model.config.vocab_size} tokens only: "
             "use the tokenizer that belongs to it."
         )
-
-
-def _new_columns(attention_mask: Tensor | None, batch: int, length: int, past: int) -> Tensor | None:
-    if attention_mask is None:
-        return None
-    if tuple(attention_mask.shape) not in ((batch, length), (batch, past + length)):
-        raise ValueError(
-            f"attention_mask is {tuple(attention_mask.shape)}, input_ids {(batch, length)}: give one value a token."
-        )
-    return attention_mask[:, -length:].bool()

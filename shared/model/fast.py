@@ -1,0 +1,185 @@
+"""What makes the model fast, put on from outside: the same weights, the same tokens, in less time.
+
+`transformer.py` says what is computed; here is how a processor likes to compute it. `load_model` calls `speed_up`; a
+model that is made by `CausalLM(config)` stays plain. Taught in appendix E, section E.9, with what each part is worth.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shared.model.transformer import (
+    Attention,
+    Block,
+    CausalLM,
+    FeedForward,
+    KVCache,
+    RMSNorm,
+    apply_rope,
+    attend,
+)
+from shared.support.machine import processor_name
+
+WORTH_STARTING = 1_600_000  # multiplications
+READING = 4  # to read the weights takes as long as to multiply them for about so many tokens
+PAGE = 1024  # fp32 numbers in a page of memory
+
+
+def speed_up(model: CausalLM) -> CausalLM:
+    """Give every part of the model its fast form; weights, their names and the tokens stay. Returns the same model."""
+    for module in model.modules():
+        module.__class__ = FAST_FORMS.get(type(module), type(module))
+        if isinstance(module, CausalLM | Block | Attention | FeedForward):
+            # Python finds a plain attribute at once, but looks for one of torch's modules in vain first. Where a part
+            # is replaced, torch drops the plain attribute of that name.
+            vars(module).update(module.named_children())
+    lay_out(model.blocks)  # not the embedding, of which single rows are read
+    return model
+
+
+def lay_out(blocks: nn.Module) -> None:
+    """Bring the weights of linear layers into the order in memory that is read fastest.
+
+    For fp32 on a processor that is column by column, unless a column is as long as a page of memory: then each step to
+    the next one would leave the page, and row by row is faster.
+    """
+    for layer in blocks.modules():
+        if isinstance(layer, nn.Linear) and layer.out_features < PAGE and layer.weight.dtype == torch.float32:
+            layer.weight.data = layer.weight.data.t().contiguous().t()
+
+
+# --- the norm -------------------------------------------------------------------------------------------------
+
+
+class FastRMSNorm(RMSNorm):
+    """As `RMSNorm`, in fewer operations on a processor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of x."""
+        # The same as self.weight, which Python would look for elsewhere in vain first.
+        return rms_norm(x, self._parameters["weight"], self.eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x ** 2) + eps) * weight, with the mean over the last dimension."""
+    size = x.shape[-1]
+    if not x.is_cpu or x.dtype != torch.float32:
+        return F.rms_norm(x, (size,), eps=eps) * weight
+    # F.rms_norm is one operation on a GPU, but seven on a processor, and each makes a tensor of the size of x.
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    mean_square = torch.addcmul(_constant(eps), length, length, value=1 / size)
+    return (x * mean_square.rsqrt_()).mul_(weight)
+
+
+@cache
+def _constant(value: float) -> Tensor:
+    """A number as a tensor: torch turns a plain one into such a tensor in each operation anew."""
+    with torch.inference_mode(False):
+        return torch.tensor(value)
+
+
+# --- attention ------------------------------------------------------------------------------------------------
+
+
+class FastAttention(Attention):
+    """As `Attention`, with queries and keys handled as one tensor, and short cuts for one new token."""
+
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        """Mix information between tokens: x (batch, length, hidden_size) to the same shape."""
+        config = self.config
+        heads, kv_heads = config.num_heads, config.num_kv_heads
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).view(batch, length, -1, config.head_dim)
+        # Queries and keys are normalised and rotated as one tensor: half as many operations, the same numbers.
+        qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), dim=2)
+        if config.qk_norm:
+            qk = rms_norm(qk, self._qk_scale(cache, layer), config.norm_eps)
+        q, k = apply_rope(qk, *rope).transpose(1, 2).split_with_sizes((heads, kv_heads), dim=1)
+        v = v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.store(layer, k, v)
+        return self.out(attend_fast(q, k, v, mask))
+
+    def _qk_scale(self, cache: KVCache | None, layer: int) -> Tensor:
+        """The learned weight of every query and key head; with a cache made once, since weights stay meanwhile."""
+        made = {} if cache is None else vars(cache).setdefault("qk_scales", {})
+        if layer not in made:
+            q_scale = self.q_norm.weight.expand(self.config.num_heads, -1)
+            k_scale = self.k_norm.weight.expand(self.config.num_kv_heads, -1)
+            made[layer] = torch.cat((q_scale, k_scale))
+        return made[layer]
+
+
+def attend_fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """As `attend`; with one new token the heads of a group differ in their query only.
+
+    So they can stand as the rows of one product, and no key is repeated for each of them.
+    """
+    batch, _, length, size = q.shape
+    if length > 1:
+        return attend(q, k, v, mask)
+    q = q.reshape(batch, k.shape[1], -1, size)
+    if batch > 1 and q.is_cpu:
+        return few_queries(q, k, v, mask).reshape(batch, 1, -1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(batch, 1, -1)
+
+
+def few_queries(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """The same as SDPA by two matrix products: on a processor faster where many rows have a few queries each."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.add_(mask)
+    return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+# --- linear layers --------------------------------------------------------------------------------------------
+
+
+def _find_onednn() -> Callable[..., Tensor] | None:
+    """The operation behind `torch.compile`d linear layers, where it exists and is faster than the usual one.
+
+    For fp32, torch multiplies matrices with Intel's library MKL, which on AMD processors uses half of what they can do.
+    The library oneDNN, which torch ships too and takes for bf16, is about twice as fast there. But it takes some ten
+    microseconds to start a product, as long as a small one lasts; and on Intel's processors MKL is the faster one.
+    """
+    if "Intel" in processor_name() or not torch.backends.mkldnn.is_available():
+        return None
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+_onednn_linear = _find_onednn()
+
+
+class FastLinear(nn.Linear):
+    """As `torch.nn.Linear`, with the faster library for large fp32 products on a processor.
+
+    The faster one has no gradient, so it is used where none is asked for: in generation and evaluation.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply x (..., in_features) to (..., out_features)."""
+        weight, bias = self._parameters["weight"], self._parameters.get("bias")
+        if _onednn_linear is not None:
+            tokens = x.numel() // self.in_features
+            work = (tokens + READING) * self.in_features * self.out_features
+            if work >= WORTH_STARTING and _can_use_onednn(x):
+                return _onednn_linear(x, weight, bias, "none", [], "")
+        return F.linear(x, weight, bias)
+
+
+def _can_use_onednn(x: Tensor) -> bool:
+    return (
+        x.dtype == torch.float32
+        and x.is_cpu
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+FAST_FORMS = {RMSNorm: FastRMSNorm, Attention: FastAttention, nn.Linear: FastLinear}
