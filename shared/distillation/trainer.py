@@ -27,7 +27,7 @@ from shared.generation.completions import generate
 from shared.generation.logprobs import token_logprobs
 from shared.model.fingerprint import fingerprint
 from shared.model.tokenizer import Tokenizer
-from shared.model.transformer import CausalLM, check_known
+from shared.model.transformer import CausalLM, ensure_known
 from shared.training import distributed
 from shared.training.batches import aggregate, micro_batches
 from shared.training.trainer import Trainer, scheduled_rate, training_numerics
@@ -276,7 +276,7 @@ def _check_inputs(
             f"The longest example has {longest} tokens, but the model's context {context}: build the examples with "
             f"max_length={context}."
         )
-    check_known(torch.tensor([max(example.input_ids) for example in examples + validation]), model)
+    ensure_known(torch.tensor([max(example.input_ids) for example in examples + validation]), model)
     if config.loss != "hard" and teacher is None:
         raise ValueError(f"The loss {config.loss!r} needs a teacher: give its model, or take 'hard'.")
     if teacher is not None and teacher.config.vocab_size != model.config.vocab_size:

@@ -19,7 +19,7 @@ from torch import Tensor
 from shared.generation.decoding import Cached, Recomputed
 from shared.generation.sampling import Sampling, random_stream
 from shared.model.tokenizer import Tokenizer
-from shared.model.transformer import CausalLM, check_known
+from shared.model.transformer import CausalLM, ensure_known
 from shared.support.progress import progress_bar
 from shared.support.values import as_list, ensure_at_least_one, plain_seed
 
@@ -257,7 +257,7 @@ def _check_prompt(prompt: tuple[int, ...], model: CausalLM) -> None:
             f"The prompt has {len(prompt)} tokens and leaves no room in the context of {config.context_length}: "
             "shorten it."
         )
-    check_known(torch.tensor(prompt), model, "prompt")
+    ensure_known(torch.tensor(prompt), model, "prompt")
 
 
 def _stop_list(stop: str | Sequence[str] | None) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from shared.generation.sampling import Sampling
-from shared.model.transformer import CausalLM, check_known
+from shared.model.transformer import CausalLM, ensure_known
 
 RULED_OUT = (
     -1e30
@@ -62,7 +62,7 @@ def token_logprobs(
         raise ValueError(
             f"temperature is {temperature}: log-probabilities need the positive one of sampling."
         )
-    check_known(input_ids, model)
+    ensure_known(input_ids, model)
     wanted = _wanted(input_ids, attention_mask, where)
     hidden = model.hidden_states(input_ids, attention_mask=_left_padding(attention_mask))[:, :-1][wanted]
     rows = (hidden, input_ids[:, 1:][wanted], _kept_rows(kept, wanted, model))

@@ -371,7 +371,7 @@ def _require_fit(
         raise ValueError(f"The cache holds {cache.batch_size} rows, the input {batch}: use a new cache.")
 
 
-def check_known(token_ids: Tensor, model: CausalLM, text: str = "text") -> None:
+def ensure_known(token_ids: Tensor, model: CausalLM, text: str = "text") -> None:
     """Raises ValueError if a token is not in the model's vocabulary: on a GPU such an id ends the whole process."""
     unknown = token_ids[token_ids >= model.config.vocab_size]
     if len(unknown):

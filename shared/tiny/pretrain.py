@@ -34,6 +34,7 @@ from shared.formats.weights import save_weights_file
 from shared.generation.completions import generate
 from shared.generation.prompts import render_prompt
 from shared.grader.grading import extract_answer, grade
+from shared.model.fast import speed_up
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.files import atomic_file
@@ -252,7 +253,7 @@ def pretrain(folder: Path, recipe: Recipe, evaluate_every: int = 5, problems: in
         train_tokenizer(recipe.seed).save(str(folder / "tokenizer.json"))
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     torch.manual_seed(recipe.seed)
-    model = train_from(CausalLM(TINY_CONFIG), tokenizer, folder, recipe, evaluate_every, problems)
+    model = train_from(speed_up(CausalLM(TINY_CONFIG)), tokenizer, folder, recipe, evaluate_every, problems)
     with atomic_file(folder / "tiny-base.safetensors") as temporary:
         save_weights_file(temporary, model)
     return model

@@ -16,6 +16,7 @@ import torch
 
 from shared.formats.loading import load_model
 from shared.formats.weights import save_weights_file
+from shared.model.fast import speed_up
 from shared.model.transformer import CausalLM
 from shared.support.files import atomic_file
 from shared.tiny.pretrain import Recipe, train_from
@@ -49,7 +50,7 @@ def deepened(model: CausalLM) -> CausalLM:
             parameter.copy_(weights[name])
             if new and rest[:2] in (["attention", "out"], ["feed_forward", "down"]):
                 parameter.zero_()
-    return deeper
+    return speed_up(deeper)
 
 
 def train_teacher(
