@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tools import seconds
 from tools.unchanged import PassedNotebooks, passed_before
 
 # OpenMP reads this once, when torch is imported, here and in the kernels that nbval starts.
@@ -24,14 +25,29 @@ os.environ["COURSE_LEDGER"] = os.path.join(tempfile.gettempdir(), f"course-ledge
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --fresh."""
+    """Add the options of the course."""
     parser.addoption("--fresh", action="store_true", help="run notebooks again that passed and are unchanged")
+    parser.addoption(
+        "--shard", metavar="N/M", help="only the N-th of M parts that take about as long as each other"
+    )
+    parser.addoption(
+        "--record-seconds", action="store_true", help="write what each file took to tests/seconds.json"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Remember which notebooks pass, in the process that sees all reports."""
+    """Remember which notebooks pass, and what files take, in the process that sees all reports."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(PassedNotebooks(config), "passed-notebooks")
+        if config.getoption("--record-seconds"):
+            config.pluginmanager.register(seconds.Recorder(), "recorder")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files begin first, so that none is left when everything else is done; a shard leaves others out."""
+    seconds.longest_first(items, seconds.recorded())
+    if config.getoption("--shard"):
+        seconds.keep_shard(config, items, config.getoption("--shard"))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

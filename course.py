@@ -227,10 +227,16 @@ def chat(root, arguments):
     return run_to_end(chat_command(python, arguments), root)
 
 
+# Two workers, a file at a time, in the order of conftest.py: the longest first.
+WORKERS = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+QUICK = ["-m", "not slow and not browser", "tests", "ch01", "ch02", "ch03"]
+
+
 def test_arguments(arguments):
-    """What pytest gets: the reader's arguments, and two workers unless they say otherwise."""
-    workers = any(re.match(r"-n|--numprocesses|--pdb|--dist", each) for each in arguments)
-    return [*([] if workers else ["-n", "2", "--dist", "loadfile"]), *arguments]
+    """What pytest gets: the reader's arguments, and two workers unless they say otherwise; --quick is our own."""
+    given = any(re.match(r"-n|--numprocesses|--pdb|--dist", each) for each in arguments)
+    quick = QUICK if "--quick" in arguments else []
+    return [*([] if given else WORKERS), *quick, *(each for each in arguments if each != "--quick")]
 
 
 def test(root, arguments):
@@ -242,9 +248,12 @@ def test(root, arguments):
     python = set_up(root, "requirements-dev.txt")
     environment = {"OMP_NUM_THREADS": "1", **child_environment()}
     environment.pop("COURSE_MODEL", None)
-    print("ruff check", flush=True)
-    # Not run_to_end: Ctrl-C here must not go on to the tests, and ruff has nothing to clean up.
-    lint = subprocess.run([str(python), "-m", "ruff", "check", "."], cwd=root, env=environment).returncode
+    lint = 0
+    for check in (["check", "."], ["format", "--check", "."]):
+        print("ruff", *check[:-1], flush=True)
+        # Not run_to_end: Ctrl-C here must not go on to the tests, and ruff has nothing to clean up.
+        command = [str(python), "-m", "ruff", *check]
+        lint = subprocess.run(command, cwd=root, env=environment).returncode or lint
     pytest = [str(python), "-m", "pytest", *test_arguments(arguments)]
     return run_to_end(pytest, root, environment) or lint
 
@@ -307,8 +316,9 @@ def parser():
     )
     commands.add_parser(
         "test",
-        usage="course.py test [ARGUMENT OF PYTEST ...]",
-        description='Run every test, or some: test tests/test_model.py, test -m "not browser", test --fresh.',
+        usage="course.py test [--quick] [ARGUMENT OF PYTEST ...]",
+        description="Run every test, or some: test tests/test_model.py, test -m 'not browser', test --fresh; with "
+        "--quick without the slow ones, and of the notebooks those of chapters 1 to 3 only.",
         help="run every test (further arguments go to pytest)",
     )
     address = commands.add_parser("repo", help="change the public repository's address in all files")

@@ -199,14 +199,26 @@ def test_continuous_integration_calls_the_readme_s_command():
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
 
 
+def workflow(name: str) -> str:
+    return (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+
+
+def test_continuous_integration_runs_every_part_and_nightly_everything_everywhere():
+    text = workflow("ci")
+    parts = re.search(r"part: \[([\d, ]+)\]", text)[1].split(", ")
+    assert parts == [str(number) for number in range(1, len(parts) + 1)]
+    assert f"--shard ${{{{ matrix.part }}}}/{len(parts)}" in text
+    job = workflow("nightly").partition("everything:")[2].partition("oldest-python:")[0]
+    assert "os: [ubuntu-latest, macos-latest, windows-latest]" in job
+    assert job.rstrip().endswith("run: python course.py test")
+
+
 def test_continuous_integration_runs_the_notebooks_with_the_oldest_python():
     """The tests need a newer Python than the course, so the oldest one has a job of its own."""
-    workflow = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
-    oldest = re.search(
-        r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    )[1]
-    job = workflow.partition("oldest-python:")[2]
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    oldest = re.search(r'requires-python = ">=([\d.]+)"', pyproject)[1]
+    job = workflow("nightly").partition("oldest-python:")[2].partition("hub-models:")[0]
     assert f'python-version: "{oldest}"' in job
-    assert "course.py run" in job
+    assert "run: python course.py run\n" in job
     for path in sorted((ROOT / "shared").rglob("*.py")):
         ast.parse(path.read_text(encoding="utf-8"), feature_version=tuple(map(int, oldest.split("."))))

@@ -18,7 +18,7 @@ from nbformat.v4 import new_output
 from samples import DOUBLE, PATH, executed_sample, sample_cells, sample_repository
 
 from course import ROOT
-from tools import readme, sync, unchanged
+from tools import readme, seconds, sync, unchanged
 from tools.cells import (
     IGNORE_TAG,
     MODEL_CELL,
@@ -370,28 +370,27 @@ def test_docstrings_are_cut_to_their_first_line():
 
 
 def pytest_on(repository, *arguments):
-    """Run pytest in the sample repository; returns its exit status and output."""
+    """Run pytest in the sample repository, with no plugin but nbval; returns its exit status and output."""
     environment = {key: value for key, value in os.environ.items() if key != "CI" and "PYTEST" not in key}
-    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "nbval.plugin", *arguments]
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     result = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
     return result.returncode, result.stdout
 
 
-@pytest.mark.slow
 def test_nbval_compares_every_output_and_unchanged_notebooks_run_once(repository):
+    """Of two notebooks the one that is as committed passes and is left out then; the other fails, and runs again."""
     shutil.copy(ROOT / "conftest.py", repository)
-    path = repository / PATH
-    write_notebook(executed_sample(), path)
+    other = executed_sample()
+    code_cells(other)[4].outputs[0].text = "other\n"
+    write_notebook(executed_sample(), repository / PATH)
+    write_notebook(other, (repository / PATH).with_name("ch02_other.ipynb"))
     status, out = pytest_on(repository)
-    assert (status, "8 passed" in out) == (0, True), out
-    out = pytest_on(repository)[1]
+    assert (status, "1 failed, 15 passed" in out) == (1, True), out
+    out = pytest_on(repository, "--collect-only", "-q")[1]
     assert "Unchanged since all cells passed, not run again without --fresh: ch02_main.ipynb" in out
-    assert "passed in" not in out
-    notebook = executed_sample()
-    code_cells(notebook)[4].outputs[0].text = "other\n"
-    write_notebook(notebook, path)
-    status, out = pytest_on(repository)
-    assert (status, "1 failed, 7 passed" in out) == (1, True), out
+    assert out.count("ch02_other.ipynb::") == 8
+    assert "ch02_main.ipynb::" not in out
 
 
 @pytest.fixture
@@ -472,6 +471,64 @@ def test_a_notebook_runs_again_after_any_change(repository, memory, monkeypatch,
     assert not unchanged.passed_before(memory, path, "browser")
     change(folder=repository, options=memory.options, monkeypatch=monkeypatch)
     assert not unchanged.passed_before(memory, path)
+
+
+# --------------------------------------------------------------------------------------- seconds and their shards
+
+TAKEN = {
+    "tests/test_a.py": 1.0,
+    "ch08/ch08_main.ipynb": 300.0,
+    "tests/test_b.py": 40.0,
+    "tests/test_c.py": 38.0,
+}
+
+
+def collected(*files):
+    return [SimpleNamespace(nodeid=f"{file}::{name}") for file in files for name in ("one", "two")]
+
+
+def test_the_longest_files_begin_first_and_their_tests_keep_their_order():
+    items = collected("tests/test_a.py", "tests/test_new.py", "tests/test_c.py", "ch08/ch08_main.ipynb")
+    seconds.longest_first(items, TAKEN)
+    order = ["ch08/ch08_main.ipynb", "tests/test_c.py", "tests/test_new.py", "tests/test_a.py"]
+    assert [item.nodeid for item in items] == [item.nodeid for item in collected(*order)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shards_are_even_and_together_the_whole(count):
+    files = [*TAKEN, "tests/test_new.py"]
+    shards = [seconds.shard(files, TAKEN, number, count) for number in range(1, count + 1)]
+    assert sorted(file for each in shards for file in each) == sorted(files)
+    loads = [sum(TAKEN.get(file, seconds.UNKNOWN) for file in each) for each in shards]
+    assert max(loads) <= max(max(TAKEN.values()), 1.5 * sum(loads) / count)
+
+
+def test_a_shard_keeps_its_tests_and_a_wrong_one_is_refused(monkeypatch):
+    monkeypatch.setattr(seconds, "recorded", lambda: TAKEN)
+    left_out = []
+    hook = SimpleNamespace(pytest_deselected=lambda items: left_out.extend(items))
+    items = collected("ch08/ch08_main.ipynb", "tests/test_a.py")
+    seconds.keep_shard(SimpleNamespace(hook=hook), items, "2/2")
+    assert [seconds.file_of(item) for item in items] == ["tests/test_a.py"] * 2
+    assert [seconds.file_of(item) for item in left_out] == ["ch08/ch08_main.ipynb"] * 2
+    for text in ("0/2", "3/2", "2", "a/b"):
+        with pytest.raises(pytest.UsageError, match="write it as 2/3"):
+            seconds.keep_shard(SimpleNamespace(hook=hook), items, text)
+
+
+def test_seconds_are_added_up_by_file(tmp_path):
+    recorder = seconds.Recorder(tmp_path / "seconds.json")
+    for nodeid, duration in {"a.py::one": 1.26, "b.py::one": 2.0, "a.py::two": 3.0}.items():
+        recorder.pytest_runtest_logreport(SimpleNamespace(nodeid=nodeid, duration=duration))
+    recorder.pytest_sessionfinish()
+    assert list(seconds.recorded(tmp_path / "seconds.json").items()) == [("a.py", 4.3), ("b.py", 2.0)]
+
+
+def test_every_file_that_takes_long_is_recorded_and_is_there(root):
+    """A file that was renamed would be taken for a short one, and begin late."""
+    assert [file for file in seconds.recorded() if not (root / file).is_file()] == []
+    notebooks = {path.relative_to(root).as_posix() for path in root.glob("ch0*/*.ipynb")}
+    assert notebooks <= set(seconds.recorded())
 
 
 # ------------------------------------------------------------------------------------------- README and links
