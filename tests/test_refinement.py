@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,9 +13,9 @@ from shared import evaluate, generate, load_minimath, load_model, render_prompt
 from shared.formats.hub import packaged_smollm2
 from shared.generation.completions import Completion
 from shared.generation.prompts import INSTRUCTIONS, render_revision_prompt
-from shared.inference import refinement
 from shared.inference.refinement import answer_logprob_scorer, problem_of, revision_prompt, self_refine
 from shared.inference.scorers import as_completions, avg_logprob_score, best_of_n, heuristic_score
+from shared.inference.votes import draw_samples
 
 LIMIT = 80
 PROMPT = render_prompt("Compute 2+2.", "cot")
@@ -36,26 +37,22 @@ def completion(answer: object, logprob: float = -1.0) -> Completion:
     return Completion(text, [1, 2], [logprob, logprob], "stop")
 
 
-@pytest.fixture
-def scripted(monkeypatch):
-    """Let a script of completions stand for the model; returns the list of prompts that it was asked."""
+class Script:
+    """Completions that stand for what a model writes: draws them in turn and notes the prompts it was asked."""
 
-    def install(*script: Completion) -> list[str]:
-        asked, lines = [], iter(script)
+    def __init__(self, *lines: Completion):
+        self.lines, self.asked = iter(lines), []
 
-        def draw(model, tokenizer, prompts, **settings):
-            asked.extend(prompts)
-            return [[next(lines)] for _ in prompts]
-
-        monkeypatch.setattr(refinement, "draw_samples", draw)
-        monkeypatch.setattr(refinement, "fits_context", lambda *arguments: True)
-        return asked
-
-    return install
+    def __call__(self, model, tokenizer, prompts, **settings) -> list[list[Completion]]:
+        self.asked += prompts
+        return [[next(self.lines)] for _ in prompts]
 
 
-def refine(scorer, **settings):
-    [answer] = self_refine(None, None, [PROMPT], scorer=scorer, max_new_tokens=9, **settings)
+def refine(draw, scorer, prompt=PROMPT, **settings):
+    model = SimpleNamespace(config=SimpleNamespace(context_length=1000))
+    tokenizer = SimpleNamespace(encode=str.encode)
+    settings |= {"scorer": scorer, "draw": draw, "max_new_tokens": 9}
+    [answer] = self_refine(model, tokenizer, [prompt], **settings)
     return answer
 
 
@@ -78,30 +75,29 @@ def test_another_prompt_is_refused_with_the_way_out(prompt):
 # --- accepting ---------------------------------------------------------------------------------------------
 
 
-def test_a_better_revision_is_taken(scripted):
-    asked = scripted(completion(5, -2.0), completion(4, -1.0))
-    answer = refine(avg_logprob_score)
+def test_a_better_revision_is_taken():
+    script = Script(completion(5, -2.0), completion(4, -1.0))
+    answer = refine(script, avg_logprob_score)
     assert (answer.answer, answer.tokens) == ("4", 4)
     assert answer.details == {
         "drafts": [r"\boxed{5}", r"\boxed{4}"],
         "answers": ["5", "4"],
         "scores": [-2.0, -1.0],
         "accepted": [True],
+        "sample_tokens": [2, 2],
         "finish_reason": "stop",
     }
-    assert asked == [PROMPT, render_revision_prompt("Compute 2+2.", r"\boxed{5}")]
+    assert script.asked == [PROMPT, render_revision_prompt("Compute 2+2.", r"\boxed{5}")]
 
 
 @pytest.mark.parametrize("score", [-1.0, -1.5])
-def test_a_revision_that_is_no_better_is_not(scripted, score):
-    scripted(completion(4, -1.0), completion(5, score))
-    answer = refine(avg_logprob_score)
+def test_a_revision_that_is_no_better_is_not(score):
+    answer = refine(Script(completion(4, -1.0), completion(5, score)), avg_logprob_score)
     assert (answer.answer, answer.tokens, answer.details["accepted"]) == ("4", 4, [False])
 
 
-def test_without_a_scorer_every_revision_is_taken(scripted):
-    scripted(completion(4, -1.0), completion(5, -9.0))
-    answer = refine(None)
+def test_without_a_scorer_every_revision_is_taken():
+    answer = refine(Script(completion(4, -1.0), completion(5, -9.0)), None)
     assert (answer.answer, answer.details["scores"], answer.details["accepted"]) == (
         "5",
         [None, None],
@@ -111,61 +107,60 @@ def test_without_a_scorer_every_revision_is_taken(scripted):
 
 def test_a_revision_without_an_answer_does_not_replace_one():
     """Trap S3: an abstention never wins over an answer, however sure the model was of it."""
-    work = refinement._start(PROMPT, completion(4, -5.0), avg_logprob_score)
-    assert not work.offer(completion(None, -0.1), avg_logprob_score)
-    lost = refinement._start(PROMPT, completion(None, -0.1), avg_logprob_score)
-    assert lost.offer(completion(4, -5.0), avg_logprob_score)
+    kept = refine(Script(completion(4, -5.0), completion(None, -0.1)), avg_logprob_score)
+    assert (kept.answer, kept.details["accepted"]) == ("4", [False])
+    gained = refine(Script(completion(None, -0.1), completion(4, -5.0)), avg_logprob_score)
+    assert (gained.answer, gained.details["accepted"]) == ("4", [True])
 
 
-def test_both_are_scored_as_answers_to_the_original_prompt(scripted):
-    scripted(completion(5), completion(4))
+def test_both_are_scored_as_answers_to_the_original_prompt():
     seen = []
 
     def scorer(prompt, c):
         seen.append(prompt)
         return 0.0
 
-    refine(scorer)
+    refine(Script(completion(5), completion(4)), scorer)
     assert seen == [PROMPT, PROMPT]
 
 
-def test_rounds_go_on_from_what_was_kept(scripted):
-    asked = scripted(completion(1, -3.0), completion(2, -2.0), completion(3, -2.5))
-    answer = refine(avg_logprob_score, rounds=5)
+def test_rounds_go_on_from_what_was_kept():
+    script = Script(completion(1, -3.0), completion(2, -2.0), completion(3, -2.5))
+    answer = refine(script, avg_logprob_score, rounds=5)
     checked = [render_revision_prompt("Compute 2+2.", rf"\boxed{{{n}}}") for n in (1, 2)]
-    assert asked == [PROMPT, *checked], "the rejected greedy check would come again, so it is not asked for"
+    assert script.asked == [PROMPT, *checked], (
+        "the refused greedy revision would come again, so it is not asked for"
+    )
     assert (answer.answer, answer.tokens, answer.details["accepted"]) == ("2", 6, [True, False])
 
 
-def test_a_sampled_check_may_be_tried_again(scripted):
-    asked = scripted(completion(1, -2.0), completion(2, -3.0), completion(3, -1.0))
-    answer = refine(avg_logprob_score, rounds=2, revision_temperature=1.0)
+def test_a_sampled_revision_may_be_tried_again():
+    script = Script(completion(1, -2.0), completion(2, -3.0), completion(3, -1.0))
+    answer = refine(script, avg_logprob_score, rounds=2, revision_temperature=1.0)
     assert (answer.answer, answer.details["accepted"]) == ("3", [False, True])
-    assert asked[1] == asked[2]
+    assert script.asked[1] == script.asked[2]
 
 
-def test_no_round_is_the_draft(scripted):
-    scripted(completion(1))
-    assert refine(avg_logprob_score, rounds=0).answer == "1"
+def test_no_round_is_the_draft():
+    assert refine(Script(completion(1)), avg_logprob_score, rounds=0).answer == "1"
     with pytest.raises(ValueError, match="rounds is -1"):
-        refine(avg_logprob_score, rounds=-1)
+        refine(Script(), avg_logprob_score, rounds=-1)
 
 
-def test_a_scorer_that_returns_no_number_is_refused(scripted):
-    scripted(completion(1), completion(2))
+def test_a_scorer_that_returns_no_number_is_refused():
     with pytest.raises(ValueError, match="it must return a number"):
-        refine(lambda prompt, c: None)
+        refine(Script(completion(1), completion(2)), lambda prompt, c: None)
 
 
-def test_a_prompt_of_another_form_needs_a_check_of_its_own(scripted):
-    scripted(completion(1), completion(2, -0.5))
+def test_a_prompt_of_another_form_needs_a_revision_prompt_of_its_own():
+    script = Script(completion(1), completion(2, -0.5))
     with pytest.raises(ValueError, match="render_revision"):
-        self_refine(None, None, ["2+2="], max_new_tokens=9)
-    asked = scripted(completion(1), completion(2, -0.5))
-    [answer] = self_refine(
-        None, None, ["2+2="], max_new_tokens=9, render_revision=lambda prompt, draft: f"{prompt}{draft}?"
+        refine(script, avg_logprob_score, prompt="2+2=")
+    script = Script(completion(1), completion(2, -0.5))
+    answer = refine(
+        script, avg_logprob_score, prompt="2+2=", render_revision=lambda prompt, draft: f"{prompt}{draft}?"
     )
-    assert (answer.answer, asked[1]) == ("2", r"2+2=\boxed{1}?")
+    assert (answer.answer, script.asked[1]) == ("2", r"2+2=\boxed{1}?")
 
 
 # --- the tiny model ----------------------------------------------------------------------------------------
@@ -211,21 +206,17 @@ def test_answers_are_compared_after_the_bare_question(tiny):
     ["", "\x00", "<|endoftext|><|im_end|>", "\\boxed{" * 30, "🦊\ud7ff", "Problem: x\nDraft: y\nCheck:", "9" * 2000],
     ids=["empty", "zero", "specials", "braces", "signs", "prompt", "long"],
 )  # fmt: skip
-def test_odd_drafts_never_raise(tiny, monkeypatch, text):
+def test_odd_drafts_never_raise(tiny, text):
     """Model text is untrusted. A draft that leaves no room for a check in the context stays as it is."""
-    model, tokenizer = tiny
-    real, calls = refinement.draw_samples, []
+    scorer, asked = answer_logprob_scorer(*tiny), []
 
     def odd_draft_first(*arguments, **settings):
-        calls.append(arguments[2])
-        return (
-            [[Completion(text, [1], [-1.0], "length")]] if len(calls) == 1 else real(*arguments, **settings)
-        )
+        asked.append(arguments[2])
+        if len(asked) == 1:
+            return [[Completion(text, [1], [-1.0], "length")]]
+        return draw_samples(*arguments, **settings)
 
-    monkeypatch.setattr(refinement, "draw_samples", odd_draft_first)
-    [answer] = self_refine(
-        model, tokenizer, [PROMPT], scorer=answer_logprob_scorer(model, tokenizer), max_new_tokens=12
-    )
+    [answer] = self_refine(*tiny, [PROMPT], scorer=scorer, max_new_tokens=12, draw=odd_draft_first)
     assert answer.details["drafts"][0] == text
     assert len(answer.details["accepted"]) == (0 if len(text) == 2000 else 1)
 

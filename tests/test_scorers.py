@@ -25,7 +25,7 @@ from shared.inference.scorers import (
     vote_weights,
     weighted_vote,
 )
-from shared.inference.votes import draw_samples, self_consistency
+from shared.inference.votes import draw_samples, from_pool, self_consistency
 
 LIMIT = 100
 
@@ -265,12 +265,12 @@ def test_weighted_votes_between_the_plain_vote_and_the_best_sample(tiny, prompts
     assert [a.tokens for a in sharp] == [a.tokens for a in plain]
 
 
-def test_a_good_sample_outweighs_two_bad_ones(monkeypatch):
+def test_a_good_sample_outweighs_two_bad_ones():
     """Hand-made: two votes of weight exp(-1) against one of weight 1."""
     group = [completion(r"\boxed{7}", -1.5), completion(r"\boxed{7}", -1.5), completion(r"\boxed{0.5}", -0.5)]
-    monkeypatch.setattr("shared.inference.scorers.draw_samples", lambda *args, **kwargs: [group])
-    [light] = weighted_vote(None, None, ["q"], beta=0.5, max_new_tokens=1)
-    [heavy] = weighted_vote(None, None, ["q"], beta=1.0, max_new_tokens=1)
+    pool = from_pool({"q": group})
+    [light] = weighted_vote(None, None, ["q"], beta=0.5, num_samples=3, draw=pool)
+    [heavy] = weighted_vote(None, None, ["q"], beta=1.0, num_samples=3, draw=pool)
     assert (light.answer, heavy.answer) == ("7", "0.5")
     assert heavy.details["votes"] == pytest.approx({"7": 2 * math.exp(-1), "0.5": 1})
     assert heavy.details["scores"] == [-1.5, -1.5, -0.5]

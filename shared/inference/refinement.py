@@ -15,8 +15,8 @@ from shared.evaluation.evaluator import Answer
 from shared.generation.completions import Completion
 from shared.generation.prompts import INSTRUCTIONS, render_prompt, render_revision_prompt
 from shared.grader.grading import extract_answer
-from shared.inference.scorers import Scorer, as_completions, avg_logprob_score, scores_of
-from shared.inference.votes import draw_samples
+from shared.inference.scorers import Scorer, as_completions, avg_logprob_score, choose_best, scores_of
+from shared.inference.votes import Draw, chosen_answer, draw_samples
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.values import as_list
@@ -39,7 +39,7 @@ def problem_of(prompt: str) -> str:
 
 
 def revision_prompt(prompt: str, draft: str) -> str:
-    """The prompt that asks to check a draft which was written after `prompt`; raises as `problem_of` does."""
+    """The prompt that asks to revise a draft which was written after `prompt`; raises as `problem_of` does."""
     return render_revision_prompt(problem_of(prompt), draft)
 
 
@@ -71,38 +71,31 @@ def answer_logprob_scorer(model: CausalLM, tokenizer: Tokenizer) -> Scorer:
 
 
 @dataclass
-class _Work:
-    """One prompt's answer in the making."""
+class Work:
+    """What was written for one prompt: a draft, then revisions; the score of each; the number of the one to keep."""
 
     prompt: str
-    current: Completion
-    score: float | None
-    texts: list[str]
+    written: list[Completion]
     scores: list[float | None]
     accepted: list[bool] = field(default_factory=list)
-    tokens: int = 0
+    kept: int = 0
 
-    def offer(self, revision: Completion, scorer: Scorer | None) -> bool:
-        """Take the revision if the scorer prefers it, or if there is no scorer; note what happened."""
-        score = scores_of(scorer, self.prompt, [revision])[0] if scorer else None
-        accept = scorer is None or (_has_answer(revision), score) > (_has_answer(self.current), self.score)
-        self.texts.append(revision.text)
+    def offer(self, revision: Completion, score: float | None) -> bool:
+        """Keep the revision if it is the better of the two, or if nobody scores; whether it is kept."""
+        pair, scores = (self.written[self.kept], revision), (self.scores[self.kept], score)
+        taken = score is None or choose_best(pair, scores).details["chosen"] == 1
+        self.written.append(revision)
         self.scores.append(score)
-        self.accepted.append(accept)
-        self.tokens += len(revision.token_ids)
-        if accept:
-            self.current, self.score = revision, score
-        return accept
+        self.accepted.append(taken)
+        if taken:
+            self.kept = len(self.written) - 1
+        return taken
 
     def answer(self) -> Answer:
-        details = {
-            "drafts": self.texts,
-            "answers": [extract_answer(text) for text in self.texts],
-            "scores": self.scores,
-            "accepted": self.accepted,
-            "finish_reason": self.current.finish_reason,
-        }
-        return Answer(self.current.text, extract_answer(self.current.text), self.tokens, details)
+        """The text that is kept, at the price of all."""
+        drafts = [text.text for text in self.written]
+        details = {"drafts": drafts, "scores": self.scores, "accepted": self.accepted}
+        return chosen_answer(self.written, self.kept, details)
 
 
 def self_refine(
@@ -114,59 +107,46 @@ def self_refine(
     scorer: Scorer | None = avg_logprob_score,
     temperature: float = 0.0,
     revision_temperature: float = 0.0,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    seed: int = 0,
     render_revision: Callable[[str, str], str] = revision_prompt,
+    draw: Draw = draw_samples,
+    **settings: object,
 ) -> list[Answer]:
     """Write a draft, have the model check it and answer again, and keep the better of the two (arXiv:2303.17651).
 
     A method for `evaluate`. Taught in ch05, section 5.9.
 
     Args:
-        rounds: how often to check and revise; each round starts from what the last one kept. A prompt drops out when
-            a greedy check was rejected, since the same would come again, and when draft and check outgrow the context.
+        rounds: how often to revise; each round starts from what the last one kept. A prompt drops out when a greedy
+            revision was refused, since the same would come again, and when draft and check outgrow the context.
         scorer: a revision is kept if its score is above that of what it revises; both are scored as answers to the
             original prompt. A text without an answer never replaces one that has one. None keeps every revision. The
             default accepts nearly every revision (section 5.10); `answer_logprob_scorer(model, tokenizer)` judges.
-        temperature: that of the drafts; `revision_temperature`: that of the checks; `top_p` serves both.
-        max_new_tokens: at most so many tokens for a draft and for each check.
-        seed: decides what is drawn, together with the prompt; the same whatever the batch.
-        render_revision: makes the prompt of a check from the original prompt and the draft's text.
+        temperature: that of the drafts; `revision_temperature`: that of the revisions.
+        render_revision: makes the prompt of a revision from the original prompt and the draft's text.
+        draw, settings: as of `self_consistency`; `max_new_tokens` holds for the draft and for each revision.
 
-    Returns one `Answer` a prompt; `tokens` counts drafts and checks. Details: `drafts`, the texts of the draft and of
-    each revision, their `answers` and `scores` (None without a scorer), `accepted`, one flag a revision, and the
-    `finish_reason` of the text that was kept.
-
-    Raises:
-        ValueError: `rounds` is negative, a prompt is not one of `render_prompt` (in the default form), or
-            the scorer returns no number.
+    Returns one `Answer` a prompt; `tokens` counts drafts and revisions. Details: `drafts`, the texts of the draft and
+    of each revision, their `answers`, `sample_tokens` and `scores` (None without a scorer), `accepted`, one flag a
+    revision, and the `finish_reason` of the text that was kept. Raises ValueError if `rounds` is negative, a prompt is
+    not one of `render_prompt` (with the default `render_revision`), or the scorer returns no number.
     """
     if rounds < 0:
         raise ValueError(f"rounds is {rounds}: give 0 for the draft alone, or how often to revise it.")
-    settings = {"num_samples": 1, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
-    prompts = as_list(prompts)
-    drafts = draw_samples(model, tokenizer, prompts, temperature=temperature, **settings)
-    works = [_start(prompt, draft, scorer) for prompt, [draft] in zip(prompts, drafts, strict=True)]
+
+    def score(prompt: str, text: Completion) -> float | None:
+        return scores_of(scorer, prompt, [text])[0] if scorer else None
+
+    prompts, settings = as_list(prompts), settings | {"num_samples": 1}
+    drafts = draw(model, tokenizer, prompts, temperature=temperature, **settings)
+    works = [Work(p, [draft], [score(p, draft)]) for p, [draft] in zip(prompts, drafts, strict=True)]
     under_way = works
     for number in range(rounds):
-        asked = [(work, render_revision(work.prompt, work.current.text)) for work in under_way]
-        asked = [(work, check) for work, check in asked if fits_context(model, tokenizer, check)]
-        checks = [check for _, check in asked]
-        revisions = draw_samples(
-            model, tokenizer, checks, temperature=revision_temperature, first_sample=number, **settings
-        )
-        taken = [work.offer(revision, scorer) for (work, _), [revision] in zip(asked, revisions, strict=True)]
-        under_way = [
-            work for (work, _), took in zip(asked, taken, strict=True) if took or revision_temperature
-        ]
+        asked = [(work, render_revision(work.prompt, work.written[work.kept].text)) for work in under_way]
+        asked = [(work, text) for work, text in asked if fits_context(model, tokenizer, text)]
+        again = {"temperature": revision_temperature, "first_sample": number, **settings}
+        revisions = draw(model, tokenizer, [text for _, text in asked], **again)
+        under_way = []
+        for (work, _), [revision] in zip(asked, revisions, strict=True):
+            if work.offer(revision, score(work.prompt, revision)) or revision_temperature:
+                under_way.append(work)
     return [work.answer() for work in works]
-
-
-def _start(prompt: str, draft: Completion, scorer: Scorer | None) -> _Work:
-    score = scores_of(scorer, prompt, [draft])[0] if scorer else None
-    return _Work(prompt, draft, score, [draft.text], [score], tokens=len(draft.token_ids))
-
-
-def _has_answer(completion: Completion) -> bool:
-    return extract_answer(completion.text) is not None

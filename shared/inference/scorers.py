@@ -2,21 +2,11 @@
 
 A scorer is a function `(prompt, completion) -> float`: how good the completion is as an answer to the prompt, more
 being better. It sees no right answer. The simplest look at the text only, others at what the model thought of its own
-tokens, and one that asks a model is a function that holds it:
-
-    heuristic_score                  a rule for what an answer should look like
-    avg_logprob_score                the mean log-probability of the completion's tokens
-    sum_logprob_score                the log-probability of the whole completion, which is their sum
-    answer_logprob_scorer(m, t)      asks model m how likely the answer in the box is after the bare question; it is in
-                                     `shared.inference.refinement`
-
-Every scorer also takes texts that nobody sampled: `as_completions` gives a text the log-probabilities that the model
-would have given it.
+tokens, and one that asks a model is a function that holds it: `answer_logprob_scorer` in `shared.inference.refinement`.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 
@@ -24,15 +14,13 @@ from shared.evaluation.evaluator import Answer
 from shared.generation.completions import Completion
 from shared.generation.logprobs import continuation_logprobs
 from shared.grader.grading import extract_answer
-from shared.inference.votes import draw_samples, vote
+from shared.inference.votes import Draw, answers_of, chosen_answer, draw_samples, vote
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.values import as_list, as_number
 
 Scorer = Callable[[str, Completion], float]
 ENOUGH_STEPS = 4
-
-# ---------------------------------------------------------------------------------------------------- scorers
 
 
 def heuristic_score(prompt: str, completion: Completion) -> float:
@@ -69,37 +57,23 @@ def sum_logprob_score(prompt: str, completion: Completion) -> float:
 
 
 def scores_of(scorer: Scorer, prompt: str, completions: Sequence[Completion]) -> list[float]:
-    """The score of each completion of a prompt. Raises ValueError if one is not a number."""
+    """The score of each completion of a prompt. Raises ValueError if one is no number."""
     given = [scorer(prompt, completion) for completion in completions]
     scores = list(map(as_number, given))
-    for score, number in zip(given, scores, strict=True):
-        if math.isnan(number):
-            raise ValueError(
-                f"The scorer gave {score!r}: it must return a number, more for a better completion."
-            )
+    if any(map(math.isnan, scores)):
+        raise ValueError(f"The scorer gave {given!r}: it must return a number, more for a better completion.")
     return scores
-
-
-# --------------------------------------------------------------------------------------- texts nobody sampled
 
 
 @torch.inference_mode()
 def as_completions(
-    model: CausalLM,
-    tokenizer: Tokenizer,
-    prompts: Sequence[str],
-    texts: Sequence[str],
-    *,
-    batch_size: int = 64,
+    model: CausalLM, tokenizer: Tokenizer, prompts: list[str], texts: list[str], *, batch_size: int = 64
 ) -> list[Completion]:
     """Each text as if the model had written it after its prompt: with its tokens, the end token, and their log-probs.
 
     For a text that was sampled the log-probabilities are those of sampling, as long as the tokenizer cuts it into the
-    same tokens. Taught in ch05, section 5.5.
-
-    Raises:
-        ValueError: prompts and texts are not equally many, a prompt has no token, or one with its text does not fit
-            the model's context.
+    same tokens. Taught in ch05, section 5.5. Raises ValueError if prompts and texts are not equally many, a prompt has
+    no token, or one with its text does not fit the model's context.
     """
     if len(prompts) != len(texts):
         raise ValueError(f"{len(prompts)} prompts and {len(texts)} texts: give one text for each prompt.")
@@ -111,13 +85,8 @@ def as_completions(
     for first in range(0, len(texts), batch_size):
         batch = slice(first, first + batch_size)
         logprobs += continuation_logprobs(model, starts[batch], written[batch])
-    return [
-        Completion(text, ids, values, "stop")
-        for text, ids, values in zip(texts, written, logprobs, strict=True)
-    ]
-
-
-# ------------------------------------------------------------------------------------------------- the methods
+    rows = zip(texts, written, logprobs, strict=True)
+    return [Completion(text, ids, values, "stop") for text, ids, values in rows]
 
 
 def choose_best(samples: Sequence[Completion], scores: Sequence[float]) -> Answer:
@@ -127,20 +96,10 @@ def choose_best(samples: Sequence[Completion], scores: Sequence[float]) -> Answe
     Taught in ch05, section 5.7. Raises ValueError if there is no sample, or not one score for each.
     """
     if not samples or len(samples) != len(scores):
-        raise ValueError(
-            f"{len(samples)} samples and {len(scores)} scores: give one score each, for at least one."
-        )
-    answers = [extract_answer(sample.text) for sample in samples]
+        raise ValueError(f"{len(samples)} samples and {len(scores)} scores: give one score for each sample.")
+    answers = answers_of(samples)
     chosen = max(range(len(samples)), key=lambda i: (answers[i] is not None, scores[i]))
-    lengths = [len(sample.token_ids) for sample in samples]
-    details = {
-        "answers": answers,
-        "scores": list(scores),
-        "sample_tokens": lengths,
-        "chosen": chosen,
-        "finish_reason": samples[chosen].finish_reason,
-    }
-    return Answer(samples[chosen].text, answers[chosen], sum(lengths), details)
+    return chosen_answer(samples, chosen, {"scores": list(scores), "chosen": chosen})
 
 
 def best_of_n(
@@ -148,21 +107,18 @@ def best_of_n(
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     *,
-    num_samples: int = 8,
     scorer: Scorer = avg_logprob_score,
-    temperature: float = 0.7,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    seed: int = 0,
+    draw: Draw = draw_samples,
+    **settings: object,
 ) -> list[Answer]:
     """Sample several answers and take the one that the scorer likes best (arXiv:2110.14168 does it with a verifier).
 
-    A method for `evaluate`. Taught in ch05, section 5.7. Returns one `Answer` a prompt, as of `choose_best`; its tokens
-    are those of all samples. Raises ValueError if the scorer returns no number.
+    A method for `evaluate`; `draw` and `settings` as of `self_consistency`. Returns one `Answer` a prompt, as of
+    `choose_best`. Raises ValueError if the scorer returns no number. Taught in ch05, section 5.7.
     """
-    draw = {"num_samples": num_samples, "temperature": temperature, "top_p": top_p, "seed": seed}
-    scored = _scored_samples(model, tokenizer, prompts, scorer, max_new_tokens=max_new_tokens, **draw)
-    return [choose_best(samples, scores) for samples, scores in scored]
+    prompts = as_list(prompts)
+    groups = draw(model, tokenizer, prompts, **settings)
+    return [choose_best(g, scores_of(scorer, p, g)) for p, g in zip(prompts, groups, strict=True)]
 
 
 def vote_weights(scores: Sequence[float], beta: float) -> list[float]:
@@ -187,31 +143,22 @@ def weighted_vote(
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     *,
-    num_samples: int = 8,
     beta: float = 8.0,
     scorer: Scorer = avg_logprob_score,
-    temperature: float = 0.7,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    seed: int = 0,
+    draw: Draw = draw_samples,
+    **settings: object,
 ) -> list[Answer]:
     """Self-consistency in which a sample's vote counts exp(beta * score) (compared in arXiv:2203.11171).
 
-    A method for `evaluate`. Taught in ch05, section 5.8. Returns one `Answer` a prompt, as of `vote`, with the `scores`
-    among its details. Raises ValueError if the scorer returns no number or one that is infinitely good.
+    A method for `evaluate`; `draw` and `settings` as of `self_consistency`. Returns one `Answer` a prompt, as of
+    `vote`, with the `scores` among its details. Raises ValueError if the scorer returns no number or one that is
+    infinitely good. Taught in ch05, section 5.8.
     """
-    draw = {"num_samples": num_samples, "temperature": temperature, "top_p": top_p, "seed": seed}
-    scored = _scored_samples(model, tokenizer, prompts, scorer, max_new_tokens=max_new_tokens, **draw)
-    answers = []
-    for samples, scores in scored:
-        answer = vote(samples, vote_weights(scores, beta))
-        answers.append(replace(answer, details={**answer.details, "scores": scores}))
-    return answers
-
-
-def _scored_samples(
-    model, tokenizer, prompts, scorer, **settings
-) -> list[tuple[list[Completion], list[float]]]:
     prompts = as_list(prompts)
-    groups = draw_samples(model, tokenizer, prompts, **settings)
-    return [(group, scores_of(scorer, prompt, group)) for prompt, group in zip(prompts, groups, strict=True)]
+    groups = draw(model, tokenizer, prompts, **settings)
+    answers = []
+    for prompt, samples in zip(prompts, groups, strict=True):
+        scores = scores_of(scorer, prompt, samples)
+        answers.append(vote(samples, vote_weights(scores, beta)))
+        answers[-1].details["scores"] = scores
+    return answers

@@ -13,13 +13,13 @@ What counts as the same answer is decided by the verifier of chapter 3. The rule
   the result None.
 - **Ties.** Of the classes with most votes the one whose first member was drawn first wins.
 
-The classes of the first k answers do not depend on the later ones. So a vote can be stopped early and a pool of many
+The classes of the first k answers do not depend on the later ones. So a vote can be stopped early, and a pool of many
 samples holds the votes of fewer.
 """
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shared.evaluation.evaluator import Answer
 from shared.generation.completions import Completion, generate
@@ -28,7 +28,8 @@ from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.values import as_list
 
-# ------------------------------------------------------------------------------------------------------ votes
+Ballot = list[tuple[list[int], float]]  # classes of equal answers, each with its votes
+Draw = Callable[..., list[list[Completion]]]  # draw_samples, or what stands for it
 
 
 def equivalence_classes(answers: Sequence[str | None]) -> list[list[int]]:
@@ -51,52 +52,52 @@ def equivalence_classes(answers: Sequence[str | None]) -> list[list[int]]:
     return classes
 
 
-def tally(
-    answers: Sequence[str | None], weights: Sequence[float] | None = None
-) -> list[tuple[list[int], float]]:
+def tally(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> Ballot:
     """Each class of equivalent answers with its votes: how many members it has, or the sum of their weights.
 
-    In the order of first members, so that `max` by votes finds the winner, ties included. Arguments and errors as of
-    `majority_vote`.
+    In the order of first members. Arguments and errors as of `majority_vote`. Taught in ch04, section 4.7.
     """
-    _check_weights(answers, weights)
     classes = equivalence_classes(answers)
     if weights is None:
         return [(members, len(members)) for members in classes]
+    _require_weights(weights, len(answers))
     return [(members, math.fsum(weights[position] for position in members)) for members in classes]
+
+
+def _require_weights(weights: Sequence[float], count: int) -> None:
+    if len(weights) != count:
+        raise ValueError(f"{len(weights)} weights for {count} answers: give one weight for each answer.")
+    if not all(0 <= weight < math.inf for weight in weights):
+        raise ValueError(f"The weights of a vote are {list(weights)}: give finite numbers of at least 0.")
+
+
+def winner(ballot: Ballot) -> int | None:
+    """First member of the class with most votes, of equals the first class; None if nobody voted."""
+    members, _ = max(ballot, key=lambda entry: entry[1], default=([None], 0))
+    return members[0]
 
 
 def majority_vote(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> str | None:
     """The answer with most votes, spelt as by the first member of its class; None if no answer is there.
 
-    See the module's docstring for classes, abstentions and ties. Taught in ch04, section 4.7.
-
-    Args:
-        answers: one for each sample, None for a sample without an answer.
-        weights: what the vote of each sample counts; 1 each if not given.
-
-    Raises:
-        ValueError: the weights do not match the answers, or one is negative or no finite number.
+    See the module's docstring for classes, abstentions and ties; `weights` is what each vote counts, 1 if not given.
+    Raises ValueError unless there are as many, all finite and not negative. Taught in ch04, section 4.7.
     """
-    winners = _winners(tally(answers, weights))
-    return answers[winners[0]] if winners else None
+    chosen = winner(tally(answers, weights))
+    return None if chosen is None else answers[chosen]
 
 
-def _winners(ballot: list[tuple[list[int], float]]) -> list[int]:
-    members, _ = max(ballot, key=lambda entry: entry[1], default=([], 0))  # the first of equals
-    return members
+def answers_of(samples: Sequence[Completion]) -> list[str | None]:
+    """The answer in each sample, None where there is none."""
+    return [extract_answer(sample.text) for sample in samples]
 
 
-def _check_weights(answers: Sequence[str | None], weights: Sequence[float] | None) -> None:
-    if weights is None:
-        return
-    if len(weights) != len(answers):
-        raise ValueError(
-            f"{len(weights)} weights for {len(answers)} answers: give one weight for each answer."
-        )
-    for weight in weights:
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"A vote's weight is {weight}: give finite numbers of at least 0.")
+def chosen_answer(samples: Sequence[Completion], chosen: int, details: dict) -> Answer:
+    """One of a prompt's samples as its `Answer`, which costs the tokens of all."""
+    sample, answers = samples[chosen], answers_of(samples)
+    lengths = [len(each.token_ids) for each in samples]
+    noted = {"answers": answers, "sample_tokens": lengths, "finish_reason": sample.finish_reason}
+    return Answer(sample.text, answers[chosen], sum(lengths), noted | details)
 
 
 def vote(samples: Sequence[Completion], weights: Sequence[float] | None = None) -> Answer:
@@ -105,29 +106,91 @@ def vote(samples: Sequence[Completion], weights: Sequence[float] | None = None) 
     The text is that of the winning class's first sample, or of the first sample if none has an answer; the tokens are
     those of all samples. Details: `answers`, `finish_reasons` and `sample_tokens` of each sample, `samples`, their
     number, `votes`, the votes of each class by its first member, and the winner's `finish_reason`.
+    Taught in ch04, section 4.8.
     """
     if not samples:
         raise ValueError("There are no samples to vote: draw at least one.")
-    answers = _answers(samples)
+    answers = answers_of(samples)
     ballot = tally(answers, weights)
-    chosen = next(iter(_winners(ballot)), 0)
-    lengths = [len(sample.token_ids) for sample in samples]
-    details = {
-        "answers": answers,
-        "votes": {answers[members[0]]: votes for members, votes in ballot},
-        "samples": len(samples),
-        "sample_tokens": lengths,
-        "finish_reasons": [sample.finish_reason for sample in samples],
-        "finish_reason": samples[chosen].finish_reason,
-    }
-    return Answer(samples[chosen].text, answers[chosen], sum(lengths), details)
+    votes = {answers[members[0]]: count for members, count in ballot}
+    ends = [sample.finish_reason for sample in samples]
+    details = {"votes": votes, "samples": len(samples), "finish_reasons": ends}
+    return chosen_answer(samples, winner(ballot) or 0, details)
+
+
+def draw_samples(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    num_samples: int = 8,
+    temperature: float = 0.7,
+    seed: int = 0,
+    **settings: object,
+) -> list[list[Completion]]:
+    """`num_samples` completions of each prompt; further settings are those of `generate`, such as `max_new_tokens`.
+
+    A sample depends on the seed, its prompt and its number only. A prompt that is there twice is asked once, and
+    gets the same samples in both places. Taught in ch04, section 4.8. Raises ValueError as `generate` does.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}: draw at least 1.")
+    prompts = as_list(prompts)
+    different = list(dict.fromkeys(prompts))
+    settings |= {"num_samples": num_samples, "temperature": temperature, "seed": seed}
+    groups = generate(model, tokenizer, different, **settings)
+    if num_samples == 1:
+        groups = [[completion] for completion in groups]
+    by_prompt = dict(zip(different, groups, strict=True))
+    return [list(by_prompt[prompt]) for prompt in prompts]
+
+
+def from_pool(pool: dict[str, list[Completion]]) -> Draw:
+    """A function that stands for `draw_samples` and reads each prompt's samples from a pool that was drawn before.
+
+    The pool must have been drawn with the settings that the method is called with. Taught in ch04, section 4.8.
+    Reading raises KeyError for a prompt that is not in the pool, ValueError for more samples than it holds.
+    """
+
+    def draw(model, tokenizer, prompts, *, num_samples=8, first_sample=0, **settings):
+        numbers = slice(first_sample, first_sample + num_samples)
+        groups = [pool[prompt][numbers] for prompt in as_list(prompts)]
+        if any(len(samples) < num_samples for samples in groups):
+            raise ValueError(f"A pool holds fewer than {numbers.stop} samples of a prompt: draw more.")
+        return groups
+
+    return draw
+
+
+def self_consistency(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    early_stop: bool = False,
+    draw: Draw = draw_samples,
+    **settings: object,
+) -> list[Answer]:
+    """Sample several chains of thought and take the answer that most of them agree on (arXiv:2203.11171).
+
+    A method for `evaluate`. Returns one `Answer` a prompt, as of `vote`. Taught in ch04, section 4.8.
+
+    Args:
+        early_stop: draw in rounds and end once the vote is decided. The answer and its text are the same, the tokens
+            fewer; the details then hold only the samples that were drawn.
+        draw: what draws the samples, see `from_pool`.
+        settings: for `draw`: `max_new_tokens`, and unless they stay as they are, `num_samples`, `temperature`, `seed`.
+    """
+    if early_stop:
+        draw = functools.partial(_draw_until_decided, draw)
+    return [vote(samples) for samples in draw(model, tokenizer, as_list(prompts), **settings)]
 
 
 def decided(answers: Sequence[str | None], remaining: int) -> bool:
-    """Whether no outcome of the `remaining` samples can change the winner of the vote. Taught in ch04, section 4.10.
+    """Whether no outcome of the `remaining` samples can change the winner of the vote.
 
     The worst that can happen to the leader is that all of them go to one rival. A rival that was there before the
-    leader also wins a tie; an answer that nobody has given yet is a rival with no votes.
+    leader also wins a tie; an answer that nobody has given yet is a rival with no votes. Taught in ch04, section 4.10.
     """
     if remaining == 0:
         return True
@@ -140,98 +203,18 @@ def decided(answers: Sequence[str | None], remaining: int) -> bool:
     return safe_from_earlier and max(later) + remaining <= votes[leader]
 
 
-# ------------------------------------------------------------------------------------------------- the methods
-
-
-def draw_samples(
-    model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[str], *, num_samples: int, **settings
-) -> list[list[Completion]]:
-    """`num_samples` completions of each prompt; `settings` go to `generate`.
-
-    A sample depends on the seed, its prompt and its number only. A prompt that is there twice is asked once, and
-    gets the same samples in both places.
-    """
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}: draw at least 1.")
-    prompts = as_list(prompts)
-    different = list(dict.fromkeys(prompts))
-    groups = generate(model, tokenizer, different, num_samples=num_samples, **settings)
-    if num_samples == 1:
-        groups = [[completion] for completion in groups]
-    by_prompt = dict(zip(different, groups, strict=True))
-    return [list(by_prompt[prompt]) for prompt in prompts]
-
-
-def self_consistency(
-    model: CausalLM,
-    tokenizer: Tokenizer,
-    prompts: Sequence[str],
-    *,
-    num_samples: int = 8,
-    temperature: float = 0.7,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-    max_new_tokens: int,
-    seed: int = 0,
-    early_stop: bool = False,
-) -> list[Answer]:
-    """Sample several chains of thought and take the answer that most of them agree on (arXiv:2203.11171).
-
-    A method for `evaluate`. Taught in ch04, section 4.8.
-
-    Args:
-        num_samples: how many samples of each prompt, at most.
-        temperature, top_p, top_k, min_p: how they are drawn, see `Sampling`.
-        max_new_tokens: at most so many tokens a sample.
-        seed: decides the samples, together with the prompt; the same whatever the batch.
-        early_stop: draw in rounds and end once the vote is decided. The answer and its text are the same, the tokens
-            fewer; the details then hold only the samples that were drawn.
-
-    Returns one `Answer` a prompt, as of `vote`.
-    """
-    settings = {
-        "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
-        "max_new_tokens": max_new_tokens, "seed": seed,
-    }  # fmt: skip
-    draw = _draw_until_decided if early_stop else draw_samples
-    samples = draw(model, tokenizer, as_list(prompts), num_samples=num_samples, **settings)
-    return [vote(group) for group in samples]
-
-
-def _draw_until_decided(model, tokenizer, prompts, *, num_samples: int, **settings) -> list[list[Completion]]:
-    """Samples in rounds; a prompt whose vote is decided leaves.
-
-    No vote can be decided before half of it is drawn, so the first round draws that; then come eighths.
-    """
-    drawn: dict[str, list[Completion]] = {prompt: [] for prompt in prompts}
-    done, step = 0, math.ceil(num_samples / 2)
-    while drawn and done < num_samples:
+def _draw_until_decided(draw: Draw, model, tokenizer, prompts, *, num_samples: int = 8, **settings):
+    """Samples in rounds; a prompt whose vote is decided leaves."""
+    drawn = {prompt: [] for prompt in prompts}
+    done, step = 0, math.ceil(num_samples / 2)  # no vote is decided before half of it is drawn
+    while done < num_samples:
         step = min(step, num_samples - done)
-        undecided = [p for p in drawn if not decided(_answers(drawn[p]), num_samples - done)]
-        new = draw_samples(model, tokenizer, undecided, num_samples=step, first_sample=done, **settings)
+        undecided = [p for p in drawn if not decided(answers_of(drawn[p]), num_samples - done)]
+        new = draw(model, tokenizer, undecided, num_samples=step, first_sample=done, **settings)
         for prompt, samples in zip(undecided, new, strict=True):
             drawn[prompt] += samples
         done, step = done + step, math.ceil(num_samples / 8)
     return [drawn[prompt] for prompt in prompts]
-
-
-def _answers(samples: Sequence[Completion]) -> list[str | None]:
-    return [extract_answer(sample.text) for sample in samples]
-
-
-# ------------------------------------------------------------------------------------------------ scaling curves
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Unbiased estimate of the chance that at least one of k samples is right, if c of n were.
-
-    1 - C(n-c, k) / C(n, k): the share of all choices of k from the n that hold a right one (arXiv:2107.03374).
-    Taught in ch04, section 4.12. Raises ValueError unless 0 <= c <= n and 1 <= k <= n.
-    """
-    if not (0 <= c <= n and 1 <= k <= n):
-        raise ValueError(f"n={n}, c={c}, k={k} is not possible: need 0 <= c <= n and 1 <= k <= n.")
-    return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def majority_at_k(answers: Sequence[str | None], gold: str, k: int) -> float:
@@ -244,4 +227,15 @@ def majority_at_k(answers: Sequence[str | None], gold: str, k: int) -> float:
     if not 1 <= k <= len(answers):
         raise ValueError(f"k is {k}, with {len(answers)} answers in the pool: give 1 to {len(answers)}.")
     winners = [majority_vote(answers[i : i + k]) for i in range(0, len(answers) - k + 1, k)]
-    return sum(winner is not None and grade(winner, gold) for winner in winners) / len(winners)
+    return sum(answer is not None and grade(answer, gold) for answer in winners) / len(winners)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Unbiased estimate of the chance that at least one of k samples is right, if c of n were.
+
+    1 - C(n-c, k) / C(n, k): the share of all choices of k from the n that hold a right one (arXiv:2107.03374).
+    Taught in ch04, section 4.12. Raises ValueError unless 0 <= c <= n and 1 <= k <= n.
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"n={n}, c={c}, k={k} is not possible: need 0 <= c <= n and 1 <= k <= n.")
+    return 1 - math.comb(n - c, k) / math.comb(n, k)

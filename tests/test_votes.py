@@ -23,6 +23,7 @@ from shared.inference.votes import (
     decided,
     draw_samples,
     equivalence_classes,
+    from_pool,
     majority_at_k,
     majority_vote,
     pass_at_k,
@@ -257,6 +258,28 @@ def test_bad_settings_are_refused(tiny, early_stop):
     for bad in ({"num_samples": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"min_p": 2.0}):
         with pytest.raises(ValueError, match=r"draw at least|temperature|top_p|min_p"):
             self_consistency(*tiny, ["a"], max_new_tokens=3, early_stop=early_stop, **bad)
+
+
+def test_a_pool_holds_the_votes_of_fewer(tiny, prompts):
+    """What is read from a pool of more samples is what the method draws itself, with and without the early end."""
+    settings = {"temperature": 0.7, "max_new_tokens": 60, "seed": 2}
+    groups = draw_samples(*tiny, prompts[:6], num_samples=6, **settings)
+    pool = from_pool(dict(zip(prompts, groups, strict=False)))
+    for asked in ({"num_samples": 6}, {"num_samples": 3}, {"num_samples": 5, "early_stop": True}):
+        drawn = self_consistency(*tiny, prompts[:6], **asked, **settings)
+        assert self_consistency(*tiny, prompts[:6], draw=pool, **asked, **settings) == drawn
+
+
+def test_a_pool_gives_no_more_than_it_holds():
+    pool = from_pool({"q": [completion(r"\boxed{4}")] * 3, "r": [completion("none")] * 2})
+    assert [len(group) for group in pool(None, None, ["r", "q"], num_samples=2)] == [2, 2]
+    assert len(pool(None, None, "q", num_samples=1, first_sample=2)[0]) == 1
+    with pytest.raises(ValueError, match="fewer than 3 samples"):
+        pool(None, None, ["q", "r"], num_samples=3)
+    with pytest.raises(ValueError, match="fewer than 4 samples"):
+        pool(None, None, ["q"], num_samples=2, first_sample=2)
+    with pytest.raises(KeyError):
+        pool(None, None, ["s"], num_samples=1)
 
 
 def test_as_a_method_of_evaluate_the_batches_change_nothing(tiny):
