@@ -38,12 +38,19 @@ def reward_even(text: str, problem: dict) -> float:
 
 
 def small_trainer(
-    rewards=reward_even, *, model=None, problems=PROBLEMS, on_step=None, held_out=None, **settings
+    rewards=reward_even,
+    *,
+    kind=GRPOTrainer,
+    model=None,
+    problems=PROBLEMS,
+    on_step=None,
+    held_out=None,
+    **settings,
 ):
     """A trainer of a small policy without a progress bar."""
     fresh, tokenizer = small_policy()
     config = GRPOConfig(**DEFAULTS | settings)
-    return GRPOTrainer(
+    return kind(
         model or fresh,
         tokenizer,
         problems,

@@ -29,14 +29,13 @@ from shared.distillation import (
     train_distillation,
     validation_loss,
 )
-from shared.distillation.trainer import _cut, collate
+from shared.distillation.trainer import collate, cut_examples
 from shared.formats.checkpoints import list_checkpoints, load_training_state
 from shared.formats.loading import load_model
 from shared.generation.completions import generate
 from shared.generation.logprobs import token_logprobs
 from shared.generation.prompts import render_prompt
 from shared.support.jsonl import read_jsonl, write_jsonl
-from shared.training import distributed
 from tests.killed_runs import run_killed
 from tests.small_models import small_tokenizer
 from tests.small_policy import assert_same_weights, small_policy, weights
@@ -77,7 +76,9 @@ def small_teacher(seed: int = 1):
     return teacher
 
 
-def small_distillation(*, teacher=None, model=None, data=None, on_step=None, **settings):
+def small_distillation(
+    kind=DistillationTrainer, *, teacher=None, model=None, data=None, on_step=None, **settings
+):
     """A trainer of a small student without a progress bar; every fourth example is for validation."""
     student, tokenizer = small_policy()
     rows = data or examples()
@@ -85,7 +86,7 @@ def small_distillation(*, teacher=None, model=None, data=None, on_step=None, **s
     if settings.get("loss", "hard") != "hard" and teacher is None:
         teacher = small_teacher()
     config = DistillConfig(**SETTINGS | {"prompt_style": "direct", "max_new_tokens": 8} | settings)
-    return DistillationTrainer(
+    return kind(
         model or student, tokenizer, train, config, validation=rows[::4], teacher=teacher, on_step=on_step,
         progress=False,
     )  # fmt: skip
@@ -481,7 +482,7 @@ def test_micro_batches_change_the_memory_and_not_the_result(settings):
     for most_tokens in (70, 10_000):
         trainer = small_distillation(micro_batch_tokens=most_tokens, **settings)
         losses = []
-        trainer.optimizer_step = lambda loss, losses=losses: losses.append(loss) or {"loss": loss}
+        trainer.optimizer_step = lambda metrics, losses=losses: losses.append(metrics["loss"]) or metrics
         trainer.train_step()
         gradients.append(({name: p.grad for name, p in trainer.model.named_parameters()}, losses))
     (small, loss), (large, other) = gradients
@@ -522,16 +523,16 @@ def test_soft_distillation_brings_the_student_near_the_teacher():
 def test_on_policy_distillation_learns_from_what_the_student_writes():
     trainer = small_distillation(loss="on_policy", epochs=20)
     asked = trainer.examples[:3]
-    written = trainer._sampled(asked)
+    written = trainer.sampled(asked)
     for example, own in zip(asked, written, strict=True):
         assert own.input_ids[: own.prompt_length] == example.input_ids[: example.prompt_length]
         assert 1 <= own.completion_length <= 8
         assert own.input_ids != example.input_ids
-    assert [own.input_ids for own in trainer._sampled(asked)] == [own.input_ids for own in written]
+    assert [own.input_ids for own in trainer.sampled(asked)] == [own.input_ids for own in written]
     trainer.step = 1
-    assert [own.input_ids for own in trainer._sampled(asked)] != [own.input_ids for own in written]
+    assert [own.input_ids for own in trainer.sampled(asked)] != [own.input_ids for own in written]
     trainer.step = 0
-    input_ids, mask = collate(trainer._sampled(trainer._batch()[1]), TOKENIZER.pad_id)
+    input_ids, mask = collate(trainer.sampled(trainer._batch()[1]), TOKENIZER.pad_id)
     with torch.no_grad():
         logits = [model(input_ids)[:, :-1] for model in (trainer.model, trainer.teacher)]
     expected = soft_loss(*logits, mask, reverse=True).item()
@@ -603,7 +604,7 @@ def test_a_run_goes_on_only_with_the_same_data_and_end(tmp_path):
         with pytest.raises(ValueError, match="learns from other examples or another teacher: give those"):
             start.train()
         assert all(torch.equal(p, before[name]) for name, p in start.model.named_parameters())
-    with pytest.raises(ValueError, match=r"falls until step 8, so it cannot end at step 11"):
+    with pytest.raises(ValueError, match=r"other settings \(steps 8, not 11\)"):
         trainer(loss="soft", steps=11).train()
     with pytest.raises(ValueError, match=r"other settings \(loss 'soft', not 'hard'\)"):
         trainer().train()
@@ -636,18 +637,18 @@ import os, sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from shared.training import distributed
+from appendix import h_processes as processes
 from tests.test_distillation import first_gradients, small_distillation
 
 folder = Path(sys.argv[1])
 torch.manual_seed(int(os.environ["RANK"]))  # nothing may hang on a global generator
-with distributed.process_group():
-    assert distributed.world_size() == 2
+with processes.process_group():
+    assert torch.distributed.get_world_size() == 2
     for loss in ("hard", "on_policy"):
-        gradients = first_gradients(small_distillation(loss=loss, micro_batch_tokens=70))
-        if distributed.is_main():
+        gradients = first_gradients(small_distillation(processes.SpreadDistillation, loss=loss, micro_batch_tokens=70))
+        if processes.is_main():
             save_file(gradients, folder / f"{loss}.safetensors")
-    trainer = small_distillation(out=str(folder / "run"), eval_every=3)
+    trainer = small_distillation(processes.SpreadDistillation, out=str(folder / "run"), eval_every=3)
     trainer.train()
     assert "DTensor" in type(next(trainer.model.parameters())).__name__, "the weights are spread"
 """
@@ -655,9 +656,12 @@ with distributed.process_group():
 
 def first_gradients(trainer) -> dict[str, torch.Tensor]:
     """The gradient of the first step, whole."""
-    trainer.optimizer_step = lambda loss: {"loss": loss}
+    trainer.optimizer_step = lambda metrics: metrics
     trainer.train_step()
-    return {name: distributed.whole(p.grad).clone() for name, p in trainer.model.named_parameters()}
+    return {
+        name: getattr(p.grad, "full_tensor", lambda p=p: p.grad)().clone()
+        for name, p in trainer.model.named_parameters()
+    }
 
 
 @pytest.mark.slow
@@ -681,7 +685,9 @@ def test_two_processes_give_the_gradients_and_the_run_of_one(tmp_path, root):
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     ordered = sorted(small_distillation()._batch()[1], key=len)
-    assert len(_cut(ordered[::2], 70)) != len(_cut(ordered[1::2], 70)), "one process has fewer micro-batches"
+    assert len(cut_examples(ordered[::2], 70)) != len(cut_examples(ordered[1::2], 70)), (
+        "one process has fewer micro-batches"
+    )
     for loss in ("hard", "on_policy"):
         theirs = load_file(tmp_path / f"{loss}.safetensors")
         for name, gradient in first_gradients(small_distillation(loss=loss)).items():

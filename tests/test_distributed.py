@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from appendix import h_processes as processes
 from shared.formats.checkpoints import list_checkpoints
 from shared.formats.loading import load_model
 from shared.support.jsonl import read_jsonl
-from shared.training import distributed
 from tests.small_policy import small_trainer, weights
 
 SETTINGS = {
@@ -28,17 +28,18 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from shared.training import distributed
+from appendix import h_processes as processes
 from tests.small_policy import small_trainer
 from tests.test_distributed import SETTINGS, first_gradients
 
 folder = Path(sys.argv[1])
 torch.manual_seed(int(__import__("os").environ["RANK"]))  # nothing may hang on a global generator
-with distributed.process_group():
-    assert distributed.world_size() == 2
+SETTINGS["kind"] = processes.SpreadGRPO
+with processes.process_group():
+    assert torch.distributed.get_world_size() == 2
     gradients, batches = first_gradients(small_trainer(**SETTINGS))
-    print(f"rank {distributed.rank()}: {batches} micro-batches", flush=True)
-    if distributed.is_main():
+    print(f"rank {torch.distributed.get_rank()}: {batches} micro-batches", flush=True)
+    if processes.is_main():
         save_file(gradients, folder / "gradients.safetensors")
     adapters = small_trainer(lora_rank=2, steps=1, **SETTINGS)
     adapters.train()
@@ -50,11 +51,11 @@ with distributed.process_group():
 
 def first_gradients(trainer) -> tuple[dict[str, torch.Tensor], int]:
     """The gradient of the first step, whole, and how many micro-batches this process computed for it."""
-    trainer.optimizer_step = lambda loss: {"loss": loss}
-    batches, totals, _ = trainer.score(trainer.collect()[0])
-    trainer.update(batches, totals)
+    trainer.optimizer_step = lambda metrics: metrics
+    batches, _ = trainer.score(trainer.collect()[0])
+    trainer.update(batches)
     named = trainer.model.named_parameters()
-    return {name: distributed.whole(p.grad).clone() for name, p in named}, len(batches)
+    return {name: processes.whole(p.grad).clone() for name, p in named}, len(batches)
 
 
 @pytest.mark.slow
@@ -104,23 +105,52 @@ def test_two_processes_give_the_gradients_of_one_and_go_on_with_its_run(tmp_path
     assert difference < 1e-4 * moved
 
 
-def test_a_single_process_needs_none_of_it():
-    with distributed.process_group() as device:
-        assert device is None
-        assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
-        assert distributed.my_share([1, 2, 3]) == [1, 2, 3]
-        assert distributed.gather([1]) == [1]
-        assert distributed.sum_values({"a": 1.5}) == {"a": 1.5}
-        assert (distributed.any_process(True), distributed.any_process(False)) == (True, False)
-        distributed.barrier()
-
-
-def test_shares_cover_a_list_once(monkeypatch):
+def test_shares_cover_a_list_once():
     items = list(range(7))
-    monkeypatch.setattr(distributed, "world_size", lambda: 3)
-    shares = []
-    for number in range(3):
-        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
-        shares.append(distributed.my_share(items))
+    shares = [processes.stretch(items, rank, 3) for rank in range(3)]
     assert [item for share in shares for item in share] == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_single_process_runs_none_of_it():
+    """What only several processes need is not in the code that one process runs."""
+    code = (
+        "import sys; import shared, shared.grpo.__main__, shared.distillation.__main__; print([*sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "shared.training.trainer" in loaded
+    assert "appendix" not in loaded
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not torch.distributed.is_available() or sys.platform == "win32", reason="needs torchrun and gloo"
+)
+def test_the_command_trains_in_two_processes(tmp_path, root):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "-m",
+        "appendix.h_processes",
+    ]
+    options = [
+        "--steps=1",
+        "--prompts-per-step=2",
+        "--group-size=2",
+        "--max-new-tokens=8",
+        f"--out={tmp_path}",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(
+        [*command, "grpo", *options], cwd=root, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("1 steps done.") == 1, "one process speaks"
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000001"]
+
+
+def test_a_method_that_does_not_exist_is_refused(capsys):
+    assert processes.main(["sft"]) == 2
+    assert "one of grpo, distillation" in capsys.readouterr().err

@@ -10,19 +10,12 @@ import torch
 from shared.evaluation.data import load_minimath
 from shared.formats.loading import load_model
 from shared.generation.completions import Completion
-from shared.generation.logprobs import token_logprobs
 from shared.generation.sampling import Sampling
-from shared.grpo import GRPOConfig, reward_correct
-from shared.grpo.rollouts import (
-    Group,
-    Rollouts,
-    kept_at_sampling,
-    reward_list,
-    rollout_metrics,
-    sample_rollouts,
-)
+from shared.grpo import GRPOConfig, group_advantages, reward_correct
+from shared.grpo.problems import reward_list
+from shared.grpo.rollouts import Rollout, Rollouts, rollout_metrics, sample_rollouts
 from shared.training.batches import micro_batches
-from tests.small_policy import DEFAULTS, PROBLEMS, reward_even, small_policy
+from tests.small_policy import DEFAULTS, PROBLEMS, reward_even, small_policy, small_trainer
 
 PAD = EOS = 0
 
@@ -31,10 +24,8 @@ def rollouts(*lengths: int, ended: bool = True, prompt: int = 3) -> Rollouts:
     """One group; completions of these lengths, each ending with the end token, which is the pad token too."""
     ids = [[*range(10, 10 + n - ended), *([EOS] * ended)] for n in lengths]
     completions = [Completion("", row, [-0.5] * len(row), "stop" if ended else "length") for row in ids]
-    group = Group(
-        0, [5] * prompt, completions, [[float(i)] for i in range(len(ids))], [c.logprobs for c in completions]
-    )
-    return Rollouts([group], PAD)
+    rows = [Rollout({}, [5] * prompt, c, [float(i)]) for i, c in enumerate(completions)]
+    return Rollouts(rows, len(rows), PAD)
 
 
 def test_the_end_token_counts_and_padding_does_not_though_they_are_the_same_id():
@@ -46,7 +37,6 @@ def test_the_end_token_counts_and_padding_does_not_though_they_are_the_same_id()
         [False, False, True, True, False, False],
     ]
     assert made.mask.sum(dim=1).tolist() == [4, 2], "lengths vary in the mask"
-    assert made.sampler_logprobs.tolist() == [[0, 0, -0.5, -0.5, -0.5, -0.5], [0, 0, -0.5, -0.5, 0, 0]]
 
 
 def test_a_cut_completion_shorter_than_the_longest_has_its_padding_masked():
@@ -56,14 +46,13 @@ def test_a_cut_completion_shorter_than_the_longest_has_its_padding_masked():
 
 
 def test_groups_with_prompts_of_different_lengths_are_joined():
-    made = rollouts(2, 1, prompt=1) + rollouts(3, 3, prompt=4)
+    made = Rollouts(rollouts(2, 1, prompt=1).rows + rollouts(3, 3, prompt=4).rows, 2, PAD)
     assert len(made) == 4
     assert made.lengths.tolist() == [3, 2, 7, 7]
     assert made.rewards.shape == (2, 2, 1)
     assert [row[row_mask].tolist() for row, row_mask in zip(made.input_ids[:, 1:], made.mask, strict=True)] == [
         [10, 0], [0], [10, 11, 0], [10, 11, 0],
     ]  # fmt: skip
-    assert made.select([1]).lengths.tolist() == [7, 7]
 
 
 @pytest.fixture(scope="module")
@@ -73,47 +62,35 @@ def policy():
 
 def sampled(policy, **settings) -> Rollouts:
     config = GRPOConfig(**DEFAULTS | {"group_size": 3} | settings)
-    return sample_rollouts(*policy, PROBLEMS[:4], reward_even, config, seed=1)
+    return sample_rollouts(*policy, PROBLEMS[:4], [reward_even], config, seed=1)
 
 
 def test_a_group_is_one_problem_and_its_samples_differ(policy):
     made = sampled(policy)
-    assert [group.problem for group in made.groups] == [0, 1, 2, 3]
+    assert [row.problem for row in made.rows[::3]] == PROBLEMS[:4]
     assert made.rewards.shape == (4, 3, 1)
-    assert all(len({c.text for c in group.completions}) > 1 for group in made.groups)
-    assert made.rewards[2, 1, 0] == pytest.approx(
-        reward_even(made.groups[2].completions[1].text, PROBLEMS[2])
-    )
-    again, other = (
-        sampled(policy),
-        sample_rollouts(*policy, PROBLEMS[:4], None, GRPOConfig(**DEFAULTS), seed=2),
-    )
-    assert again.texts == made.texts
-    assert other.texts[:3] != made.texts[:3], "another seed, another step"
-
-
-def test_problems_are_chosen_by_number(policy):
-    config = GRPOConfig(**DEFAULTS)
-    made = sample_rollouts(*policy, PROBLEMS, None, config, seed=1, indices=[7, 2])
-    assert [group.problem for group in made.groups] == [7, 2]
-    assert made.groups[0].prompt_ids == policy[1].encode(
-        "Problem: Compute 3+2.\nAnswer in \\boxed{}.\nAnswer:"
-    )
+    texts = [row.completion.text for row in made.rows]
+    assert all(len(set(texts[i : i + 3])) > 1 for i in range(0, 12, 3))
+    assert made.rewards[2, 1, 0] == pytest.approx(reward_even(texts[7], PROBLEMS[2]))
+    again = sampled(policy)
+    other = sample_rollouts(*policy, PROBLEMS[:4], [reward_correct], GRPOConfig(**DEFAULTS), seed=2)
+    assert [row.completion.text for row in again.rows] == texts
+    assert [row.completion.text for row in other.rows[:3]] != texts[:3], "another seed, another step"
+    assert made.rows[0].prompt_ids == policy[1].encode("Problem: Compute 1+1.\nAnswer in \\boxed{}.\nAnswer:")
 
 
 def test_the_end_token_is_among_what_was_sampled():
     """Trap G1: dropped from the rollout, nothing would teach the model to stop."""
     model, tokenizer = load_model("tiny")
     made = sample_rollouts(
-        model, tokenizer, load_minimath("train")[:2], None, GRPOConfig(group_size=4), seed=0
+        model, tokenizer, load_minimath("train")[:2], [reward_correct], GRPOConfig(group_size=4), seed=0
     )
-    stopped = [i for i, c in enumerate(made.completions) if c.finish_reason == "stop"]
+    stopped = [i for i, row in enumerate(made.rows) if row.completion.finish_reason == "stop"]
     assert stopped
     for row in stopped:
         last = int(made.lengths[row]) - 1
         assert int(made.input_ids[row, last]) in tokenizer.stop_ids
         assert made.mask[row, last - 1]
-        assert made.sampler_logprobs[row, last - 1] == pytest.approx(made.completions[row].logprobs[-1])
 
 
 @pytest.mark.parametrize(
@@ -126,40 +103,33 @@ def test_the_end_token_is_among_what_was_sampled():
     ],
     ids=str,
 )
-def test_log_probabilities_are_those_at_the_temperature_of_sampling(policy, settings):
+def test_log_probabilities_are_those_at_the_temperature_of_sampling(settings):
     """Trap G5: log-probabilities at temperature 1 of tokens drawn at another one make every ratio wrong."""
-    model, _ = policy
-    made = sampled(policy, **settings)
-    config = GRPOConfig(**DEFAULTS | settings)
-    for row in range(len(made)):
-        ids = made.input_ids[row : row + 1, : int(made.lengths[row])]
-        start = int(made.prompt_lengths[row])
+    trainer = small_trainer(group_size=3, micro_batch_tokens=10_000, kl_coef=0.1, **settings)
+    config = trainer.config
+    trainer.optimizer_step = lambda metrics: metrics
+    rollouts, _ = trainer.collect()
+    [batch], _ = trainer.score(rollouts)
+    trainer.update([batch])
+    for ids, mask, old in zip(batch.input_ids, batch.mask, batch.old, strict=True):
+        row = ids[None, : int(mask.nonzero().max()) + 2]
         with torch.no_grad():
-            logits = model(ids)[0, start - 1 : -1] / config.temperature
+            logits = trainer.model(row)[0, :-1] / config.temperature
         if config.keep_sampling_mask:
-            logits = Sampling(config.temperature, config.top_k, config.top_p).filter(
-                logits * config.temperature
-            )
-        expected = logits.log_softmax(-1).gather(-1, ids[0, start:, None])[:, 0]
-        torch.testing.assert_close(made.sampler_logprobs[row][made.mask[row]], expected, atol=2e-5, rtol=0)
+            sampling = Sampling(config.temperature, config.top_k, config.top_p)
+            logits = sampling.filter(logits * config.temperature)
+        expected = logits.log_softmax(-1).gather(-1, row[0, 1:, None])[:, 0]
+        torch.testing.assert_close(old[mask], expected[mask[: len(expected)]], atol=2e-5, rtol=0)
 
 
-def test_the_trainer_finds_what_the_sampler_gave(policy):
-    """Trap G5: recomputed by the training code, the log-probability of each token is the one at sampling."""
-    model, _ = policy
-    for settings in (
-        {},
-        {"temperature": 0.7},
-        {"temperature": 1.2, "top_p": 0.7, "keep_sampling_mask": True},
-    ):
-        made, config = sampled(policy, **settings), GRPOConfig(**DEFAULTS | settings)
-        kept = kept_at_sampling(model, made.input_ids, made.mask, config)
-        new = token_logprobs(
-            model, made.input_ids, where=made.mask, temperature=config.temperature, kept=kept
-        )
-        assert new.requires_grad
-        ratio = (new - made.sampler_logprobs).exp()
-        torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=1e-4, rtol=0)
+def test_the_trainer_finds_what_the_sampler_gave():
+    """Trap G5: recomputed by the training code, the log-probability of each token is the one that was noted."""
+    trainer = small_trainer(micro_batch_tokens=10_000, tis_cap=2.0, kl_coef=0.1)
+    trainer.optimizer_step = lambda metrics: metrics
+    [batch], _ = trainer.score(trainer.collect()[0])
+    trainer.update([batch])
+    assert batch.sampler.any()
+    torch.testing.assert_close(batch.old, batch.sampler, atol=1e-4, rtol=0)
 
 
 def test_sampling_leaves_no_trace_on_the_model(policy):
@@ -169,7 +139,7 @@ def test_sampling_leaves_no_trace_on_the_model(policy):
         model.train(training)
         made = sampled(policy, temperature=0.9)
         assert all(module.training is training for module in model.modules())
-        tensors = (made.input_ids, made.mask, made.sampler_logprobs, made.rewards)
+        tensors = (made.input_ids, made.mask, made.rewards)
         assert not any(tensor.requires_grad or tensor.is_inference() for tensor in tensors)
     assert all(p.grad is None for p in model.parameters())
 
@@ -182,7 +152,7 @@ def test_a_reward_that_is_no_number_is_named(policy, given):
     with pytest.raises(
         ValueError, match=r"The reward reward_broken gave .* for .*: return a finite number"
     ) as raised:
-        sample_rollouts(*policy, PROBLEMS[:1], reward_broken, GRPOConfig(**DEFAULTS), seed=0)
+        sample_rollouts(*policy, PROBLEMS[:1], [reward_broken], GRPOConfig(**DEFAULTS), seed=0)
     assert f"gave {given!r} for" in str(raised.value)
 
 
@@ -194,7 +164,7 @@ def test_rewards_are_one_function_or_several(policy):
         *policy, PROBLEMS[:2], [reward_even, reward_length], GRPOConfig(**DEFAULTS), seed=0
     )
     assert made.rewards.shape == (2, 4, 2)
-    assert made.rewards[..., 1].flatten().tolist() == [len(text) for text in made.texts]
+    assert made.rewards[..., 1].flatten().tolist() == [len(row.completion.text) for row in made.rows]
     assert reward_list(None) == [reward_correct]
     with pytest.raises(ValueError, match="There is no reward"):
         reward_list([])
@@ -204,12 +174,12 @@ def test_rewards_are_one_function_or_several(policy):
 
 
 def test_metrics_by_hand():
-    made = rollouts(4, 2) + rollouts(3, 3, ended=False)
-    metrics = rollout_metrics(made, ["points"], [2.0])
+    made = Rollouts(rollouts(4, 2).rows + rollouts(3, 3, ended=False).rows, 2, PAD)
+    metrics = rollout_metrics(made, torch.tensor([[0.0, 0.0], [-1.0, 1.0]]), [2.0])
     assert metrics == {
         "reward_mean": pytest.approx(1.0),
         "reward_std": pytest.approx(torch.tensor([0.0, 2, 0, 2]).std().item()),
-        "reward/points": 0.5,
+        "no_signal": 0.5,
         "length_mean": 3.0,
         "length_max": 4.0,
         "truncated": 0.5,

@@ -9,10 +9,14 @@ import signal
 import pytest
 
 from shared.distillation import DistillConfig
+from shared.distillation import __main__ as distillation
 from shared.formats.loading import load_model
-from shared.grpo import GRPOConfig, reward_correct, reward_format
+from shared.grpo import GRPOConfig
+from shared.grpo import __main__ as grpo
+from shared.grpo import reward_correct, reward_format
 from shared.support.jsonl import read_jsonl, write_jsonl
-from shared.training import command_line as train
+from shared.training.command_line import make_config
+from shared.training.trainer import Trainer
 from tests.small_policy import DEFAULTS, PROBLEMS, small_policy
 
 OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in DEFAULTS.items()]
@@ -30,12 +34,12 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*options: str) -> int:
-    return train.main(["grpo", "--model=model", "--data=problems.jsonl", *OPTIONS, *options])
+    return grpo.main(["--model=model", "--data=problems.jsonl", *OPTIONS, *options])
 
 
 def test_help_names_every_setting_with_its_default(capsys):
     with pytest.raises(SystemExit) as left:
-        train.main(["grpo", "--help"])
+        grpo.main(["--help"])
     assert left.value.code == 0
     text = capsys.readouterr().out
     for name in GRPOConfig.__dataclass_fields__:
@@ -46,11 +50,11 @@ def test_help_names_every_setting_with_its_default(capsys):
 
 
 def test_options_become_the_config():
-    options = train.make_parser().parse_args([
-        "grpo", "--preset=dapo", "--clip-high=0.3", "--no-dynamic-sampling", "--reward-weights=1,0.5",
+    options = grpo.make_parser().parse_args([
+        "--preset=dapo", "--clip-high=0.3", "--no-dynamic-sampling", "--reward-weights=1,0.5",
         "--rewards=correct,format", "--eval-every=7", "--steps=9",
     ])  # fmt: skip
-    config = train.make_config(GRPOConfig, options)
+    config = make_config(GRPOConfig, options)
     expected = GRPOConfig(
         preset="dapo", clip_high=0.3, dynamic_sampling=False, reward_weights=(1.0, 0.5), eval_every=7, steps=9,
         out="runs/grpo",
@@ -91,13 +95,13 @@ def test_mistakes_are_one_sentence(folder, capsys, option, message):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows delivers no such signal to oneself")
 def test_ctrl_c_has_an_exit_status_of_its_own(folder, capsys, monkeypatch):
-    append = train.Trainer._one_step
+    append = Trainer.one_step
 
     def interrupted(self):
         os.kill(os.getpid(), signal.SIGINT)
         return append(self)
 
-    monkeypatch.setattr(train.Trainer, "_one_step", interrupted)
+    monkeypatch.setattr(Trainer, "one_step", interrupted)
     assert run("--out=out") == 130
     assert (
         "stopped after step 1 of 3 and saved in out/step-000001: run the same again to go on"
@@ -109,7 +113,7 @@ def test_ctrl_c_has_an_exit_status_of_its_own(folder, capsys, monkeypatch):
 @pytest.mark.parametrize("option", ["--rewards=kindness", "--preset=ppo", "--steps=many"])
 def test_unknown_choices_are_refused(option, capsys):
     with pytest.raises(SystemExit) as left:
-        train.main(["grpo", option])
+        grpo.main([option])
     assert left.value.code == 2
     assert option[2:].split("=")[0] in capsys.readouterr().err
 
@@ -126,7 +130,7 @@ SMALL = [
 
 
 def distill(*options: str) -> int:
-    return train.main(["distill", "rows.jsonl", "--model=model", *SMALL, *options])
+    return distillation.main(["rows.jsonl", "--model=model", *SMALL, *options])
 
 
 @pytest.fixture
@@ -139,7 +143,7 @@ def rows(folder):
 
 def test_help_of_distill_names_every_setting(capsys):
     with pytest.raises(SystemExit) as left:
-        train.main(["distill", "--help"])
+        distillation.main(["--help"])
     assert left.value.code == 0
     text = capsys.readouterr().out
     for name in DistillConfig.__dataclass_fields__:

@@ -17,26 +17,20 @@ from torch.nn import functional as F
 from shared.formats.checkpoints import list_checkpoints
 from shared.formats.loading import load_model
 from shared.support.jsonl import read_jsonl
+from shared.training.config import TrainingConfig
 from shared.training.metrics_log import MetricsLog
 from shared.training.trainer import Trainer, TrainingStopped, scheduled_rate
 from tests.small_policy import assert_same_weights, small_policy, weights
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(TrainingConfig):
     steps: int = 6
     learning_rate: float = 1e-2
     warmup: int = 2
     weight_decay: float = 0.1
-    grad_clip: float = 1.0
-    lora_rank: int = 0
     lora_alpha: float = 8.0
-    seed: int = 0
-    precision: str = "fp32"
-    out: str | None = None
     save_every: int = 2
-    eval_every: int | None = None
-    eval_problems: int = 1
     max_bad_steps: int = 3
 
 
@@ -51,7 +45,7 @@ class NextToken(Trainer):
         if self.step in self.spoil:
             loss = loss * float("nan")
         loss.backward()
-        return {"tokens": 24, **self.optimizer_step(loss.item())}
+        return self.optimizer_step({"tokens": 24, "loss": loss.item()})
 
     def evaluate(self):
         return {"eval_loss": 1.0}
@@ -209,11 +203,11 @@ def test_an_interrupted_step_leaves_no_gradient_behind():
     class Interrupted(NextToken):
         steps_tried = 0
 
-        def optimizer_step(self, loss):
+        def optimizer_step(self, metrics):
             self.steps_tried += 1
             if self.steps_tried == 4:
                 raise KeyboardInterrupt  # the gradient is there, the step is not taken
-            return super().optimizer_step(loss)
+            return super().optimizer_step(metrics)
 
     trainer, straight = make(kind=Interrupted), make()
     with pytest.raises(KeyboardInterrupt):
@@ -241,10 +235,10 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted():
 
 def test_a_gradient_that_is_not_finite_is_enough():
     class Spoilt(NextToken):
-        def optimizer_step(self, loss):
+        def optimizer_step(self, metrics):
             if self.step == 1:
                 next(self.model.parameters()).grad[0, 0] = float("inf")
-            return super().optimizer_step(loss)
+            return super().optimizer_step(metrics)
 
     trainer = make(kind=Spoilt)
     assert trainer.train()[-1]["skipped"] == 1

@@ -7,7 +7,7 @@ import torch
 from shared.checks import Mismatch, expect, register
 from shared.checks._framework import NotStarted
 from shared.evaluation.evaluator import extract_answer
-from shared.grpo.rewards import reward_format
+from shared.grpo import reward_format
 
 # ----------------------------------------------------------------------------------- 7.1: the slope of the clip
 

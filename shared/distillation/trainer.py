@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -28,7 +27,6 @@ from shared.generation.logprobs import token_logprobs
 from shared.model.fingerprint import fingerprint
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM, ensure_known
-from shared.training import distributed
 from shared.training.batches import aggregate, micro_batches
 from shared.training.trainer import Trainer, scheduled_rate, training_numerics
 
@@ -64,7 +62,7 @@ def collate(
     return input_ids.to(device), mask.to(device)
 
 
-def _cut(examples: Sequence[SFTExample], most_tokens: int) -> list[list[SFTExample]]:
+def cut_examples(examples: Sequence[SFTExample], most_tokens: int) -> list[list[SFTExample]]:
     """Micro-batches of similar length, each of at most `most_tokens` tokens with its padding."""
     lengths = torch.tensor([len(example) for example in examples], dtype=torch.long)
     cuts = micro_batches(lengths, torch.arange(len(examples)), most_tokens)
@@ -80,16 +78,17 @@ def validation_loss(
     most_tokens: int = 2_048,
     precision: str = "fp32",
 ) -> float:
-    """`sft_loss` over all these examples, `most_tokens` tokens at a time; several processes share the work."""
-    total, loss = _completion_tokens(examples), 0.0
-    for batch in _cut(distributed.my_share(examples), most_tokens):
+    """`sft_loss` over all these examples, `most_tokens` tokens at a time."""
+    total, loss = completion_tokens(examples), 0.0
+    for batch in cut_examples(examples, most_tokens):
         input_ids, mask = collate(batch, pad_id, model.device)
         with training_numerics(model, precision):
             loss += sft_loss(token_logprobs(model, input_ids, where=mask), mask, total).item()
-    return distributed.sum_values({"loss": loss})["loss"]
+    return loss
 
 
-def _completion_tokens(examples: Sequence[SFTExample]) -> int:
+def completion_tokens(examples: Sequence[SFTExample]) -> int:
+    """How many tokens of the examples carry loss."""
     return sum(example.completion_length for example in examples)
 
 
@@ -106,7 +105,7 @@ class DistillationTrainer(Trainer):
         validation: other examples, whose loss is measured every `config.eval_every` steps.
         problems: dicts with `problem` and `answer`, on which greedy accuracy is measured then.
         teacher: the model whose probabilities are learned; needed unless `config.loss` is "hard". It must have the
-            student's vocabulary. With several processes each holds it as a whole.
+            student's vocabulary.
         on_step: called with the metrics of each step.
         progress: show a bar.
 
@@ -120,6 +119,7 @@ class DistillationTrainer(Trainer):
     teacher does not fit.
     """
 
+    free_settings: ClassVar = Trainer.free_settings - {"steps"}  # the learning rate falls until the last one
     shown: ClassVar = {"loss": "loss", "eval_loss": "validation", "eval_accuracy": "accuracy"}
 
     def __init__(
@@ -164,15 +164,15 @@ class DistillationTrainer(Trainer):
         """One step on one batch."""
         epoch, examples = self._batch()
         if self.config.loss == "on_policy":
-            examples = self._sampled(examples)
-        tokens = _completion_tokens(examples)
+            examples = self.sampled(examples)
+        tokens = completion_tokens(examples)
         loss = 0.0
-        for input_ids, mask in self._micro_batches(examples):
+        for input_ids, mask in self.micro_batches(examples):
             part = self._loss(input_ids, mask, tokens)
             part.backward()
             loss += part.item()
         metrics = {"epoch": epoch, "length_mean": tokens / len(examples), "tokens": tokens}
-        return metrics | self.optimizer_step(distributed.sum_values({"loss": loss})["loss"])
+        return metrics | self.optimizer_step({"loss": loss})
 
     def _batch(self) -> tuple[int, list[SFTExample]]:
         """The epoch of this step, and the examples of its batch."""
@@ -182,15 +182,10 @@ class DistillationTrainer(Trainer):
             self._batches = epoch, epoch_batches(self.lengths, config.batch_size, config.seed, epoch)
         return epoch, [self.examples[number] for number in self._batches[1][place]]
 
-    def _micro_batches(self, examples: Sequence[SFTExample]) -> list[tuple[Tensor, Tensor]]:
-        """Token ids and masks; with several processes, this one's, as many as every other has."""
-        by_length, most = sorted(examples, key=len), self.config.micro_batch_tokens
-        mine, missing = distributed.even_share(by_length, lambda part: _cut(part, most))
-        pad_id, device = self.tokenizer.pad_id, self.model.device
-        input_ids, mask = collate(by_length[:1], pad_id, device)
-        return [collate(cut, pad_id, device) for cut in mine] + [
-            (input_ids, torch.zeros_like(mask))
-        ] * missing
+    def micro_batches(self, examples: Sequence[SFTExample]) -> list[tuple[Tensor, Tensor]]:
+        """Token ids and masks of the examples, sorted by length."""
+        cuts = cut_examples(examples, self.config.micro_batch_tokens)
+        return [collate(cut, self.tokenizer.pad_id, self.model.device) for cut in cuts]
 
     def _loss(self, input_ids: Tensor, mask: Tensor, tokens: int) -> Tensor:
         """A micro-batch's share of the loss of a batch with so many completion tokens."""
@@ -207,18 +202,25 @@ class DistillationTrainer(Trainer):
             return soft
         return config.soft_weight * soft + (1 - config.soft_weight) * sft_loss(logprobs, mask, tokens)
 
-    def _sampled(self, examples: Sequence[SFTExample]) -> list[SFTExample]:
+    def sampled(self, examples: Sequence[SFTExample]) -> list[SFTExample]:
         """The examples with what the student writes now instead of what the teacher wrote."""
-        mine, model = list(distributed.my_share(examples)), self.plain_model()
         completions = generate(
-            model, self.tokenizer, [example.prompt for example in mine], temperature=1.0,
+            self.plain_model(), self.tokenizer, [example.prompt for example in examples], temperature=1.0,
             max_new_tokens=self.config.max_new_tokens, seed=self.config.seed * 1_000_000 + self.step,
-        ) if mine else []  # fmt: skip
-        return distributed.gather([
+        )  # fmt: skip
+        return [
             replace(example, completion=written.text,
                     input_ids=example.input_ids[: example.prompt_length] + written.token_ids)
-            for example, written in zip(mine, completions, strict=True)
-        ])  # fmt: skip
+            for example, written in zip(examples, completions, strict=True)
+        ]  # fmt: skip
+
+    def validation_loss(self, examples: Sequence[SFTExample]) -> float:
+        """`validation_loss` of the current model."""
+        config = self.config
+        return validation_loss(
+            self.plain_model(), examples, self.tokenizer.pad_id, most_tokens=config.micro_batch_tokens,
+            precision=config.precision,
+        )  # fmt: skip
 
     # What the loop in `Trainer` asks for
 
@@ -226,37 +228,18 @@ class DistillationTrainer(Trainer):
         """The loss on the validation examples and greedy accuracy on the problems, as far as there are any."""
         config, metrics = self.config, {}
         if self.validation:
-            metrics["eval_loss"] = validation_loss(
-                self.plain_model(), self.validation, self.tokenizer.pad_id, most_tokens=config.micro_batch_tokens,
-                precision=config.precision,
-            )  # fmt: skip
+            metrics["eval_loss"] = self.validation_loss(self.validation)
         if self.problems:
             prompt = partial(sft_prompt, tokenizer=self.tokenizer, prompt_style=config.prompt_style)
             metrics["eval_accuracy"] = self.greedy_accuracy(self.problems, prompt)
         return metrics
 
-    def state(self) -> tuple[dict, dict[str, Tensor]]:
-        """A fingerprint of what the run learns from."""
-        return {"learned_from": self._learned_from()}, {}
-
-    def _check(self, state: dict, path: Path) -> None:
-        super()._check(state, path)
-        mend = "name another folder, or start anew with resume=False"
-        if state["learned_from"] != self._learned_from():
-            raise ValueError(
-                f"The run in {path.parent} learns from other examples or another teacher: give those, {mend}."
-            )
-        steps = state["config"]["steps"]
-        if steps != self.config.steps:
-            raise ValueError(
-                f"The learning rate of the run in {path.parent} falls until step {steps}, so it cannot end at step "
-                f"{self.config.steps}: {mend}."
-            )
-
-    def _learned_from(self) -> str:
+    def learns_from(self) -> dict[str, str]:
+        """Examples and teacher must be the same when a run goes on."""
         rows = [(example.input_ids, example.prompt_length) for example in self.examples]
         teacher = "" if self.teacher is None else fingerprint(self.teacher)
-        return hashlib.sha256(f"{rows} {teacher}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{rows} {teacher}".encode()).hexdigest()[:16]
+        return {"examples or another teacher": digest}
 
 
 def _check_inputs(

@@ -18,12 +18,12 @@ from shared.grpo.loss import (
     policy_ratio,
     truncated_weights,
 )
-from shared.grpo.rewards import reward_correct, reward_format
-from shared.grpo.rollouts import Rollouts, sample_rollouts
-from shared.grpo.trainer import GRPOTrainer
+from shared.grpo.rollouts import Rollouts, reward_correct, reward_format, sample_rollouts
+from shared.grpo.trainer import GRPO, GRPOTrainer
 from shared.training.batches import aggregate, batch_totals
 
 __all__ = [
+    "GRPO",
     "PRESETS",
     "GRPOConfig",
     "GRPOTrainer",

@@ -10,26 +10,16 @@ for another preset make another GRPOConfig, since `replace` keeps every switch a
 its paper changes in the algorithm, not its learning rate, its batch or its number of steps.
 """
 
-from dataclasses import dataclass
-from math import inf, isfinite
+from dataclasses import KW_ONLY, dataclass
+from math import isfinite
+from typing import ClassVar
 
-from shared.generation.prompts import INSTRUCTIONS
-from shared.training.settings import Rule, check_fields, make_plain
-
-CHOICES = {
-    "advantage": ("grpo", "dr_grpo", "batch", "gdpo"),
-    "ratio": ("token", "sequence"),
-    "objective": ("clip", "cispo", "plain"),
-    "aggregation": ("sequence", "token", "constant"),
-    "kl_estimator": ("k1", "k2", "k3"),
-    "precision": ("fp32", "bf16"),
-    "prompt_style": tuple(INSTRUCTIONS),
-}
+from shared.training.config import AT_LEAST_ONE, NOT_NEGATIVE, NOW_AND_THEN, POSITIVE, TrainingConfig
 
 # GRPO, DeepSeekMath, arXiv:2402.03300: advantage = (reward - group's mean) / group's standard deviation, PPO's clipped
 # ratio of each token, mean over a rollout's tokens and then over rollouts. The paper has kl_coef 0.04 (k3), DeepSeek-R1
 # (arXiv:2501.12948) 0.001; here, as in TRL, it is 0 unless asked for: an exact verifier leaves little to guard against.
-GRPO = {
+SWITCHES = {
     "advantage": "grpo",
     "ratio": "token",
     "objective": "clip",
@@ -88,7 +78,7 @@ PRESETS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class GRPOConfig:
+class GRPOConfig(TrainingConfig):
     """How to train with GRPO. Taught in ch06, section 6.12; the switches in ch07, sections 7.3 to 7.12.
 
     The switches of the algorithm; None means what the preset says:
@@ -110,21 +100,15 @@ class GRPOConfig:
         dynamic_sampling    more prompts are drawn, at most `max_draws` times, until the batch is full of groups with
                             signal
 
-    Rewards: `reward_weights`, one a reward; () means 1 each.
-
-    Training: `steps` steps of `prompts_per_step` prompts with `group_size` rollouts each, every batch used
-    `inner_epochs` times (the paper's mu) in micro-batches of at most `micro_batch_tokens` tokens, which change the
-    memory and not the result. `warmup`: steps until the learning rate is reached. `ref_every`: renew the reference
-    model every so many steps; None never. `precision`: "bf16" computes in bfloat16 over fp32 master weights.
-    `lora_rank` 0 trains all weights. Sampling: `temperature`, `top_p`, `top_k` (0 keeps all), `max_new_tokens`,
-    `prompt_style` (see `render_prompt`). Files: `out`, a folder or None; a checkpoint every `save_every` steps.
-    `eval_every`: steps between evaluations on `eval_problems` held-out problems; None never. `max_bad_steps`: training
-    stops after so many steps in a row with a loss or gradient that is not finite.
+    Rewards: `reward_weights`, one a reward; () means 1 each. A step takes `prompts_per_step` prompts with `group_size`
+    rollouts each, and uses them `inner_epochs` times (the paper's mu). Sampling: `temperature`, `top_p`, `top_k` (0
+    keeps all). `ref_every`: renew the reference model every so many steps; None never.
 
     Raises ValueError for an unknown preset or a value out of range.
     """
 
     preset: str = "grpo"
+    _: KW_ONLY
     advantage: str | None = None
     ratio: str | None = None
     objective: str | None = None
@@ -142,71 +126,38 @@ class GRPOConfig:
     max_draws: int = 4
     reward_weights: tuple[float, ...] = ()
 
-    steps: int = 40
     prompts_per_step: int = 16
     group_size: int = 8
     inner_epochs: int = 1
-    micro_batch_tokens: int = 2_048
-    learning_rate: float = 1e-4
-    warmup: int = 0
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    max_new_tokens: int = 128
-    prompt_style: str = "cot"
-    seed: int = 0
     ref_every: int | None = None
-    precision: str = "fp32"
-    lora_rank: int = 0
-    lora_alpha: float = 32.0
-    out: str | None = None
-    save_every: int = 20
-    eval_every: int | None = None
-    eval_problems: int = 200
-    max_bad_steps: int = 5
+
+    choices: ClassVar = TrainingConfig.choices | {
+        "preset": tuple(PRESETS),
+        "advantage": ("grpo", "dr_grpo", "batch", "gdpo"),
+        "ratio": ("token", "sequence"),
+        "objective": ("clip", "cispo", "plain"),
+        "aggregation": ("sequence", "token", "constant"),
+        "kl_estimator": ("k1", "k2", "k3"),
+    }
+    rules: ClassVar = (
+        (("group_size",), lambda n: n >= 2, "rollouts are compared within a group, so it takes at least 2"),
+        *TrainingConfig.rules,
+        (("prompts_per_step", "inner_epochs", "max_draws"), *AT_LEAST_ONE),
+        (("clip_low", "clip_high", "kl_coef", "tis_cap", "off_policy_mask", "steps", "top_k"), *NOT_NEGATIVE),
+        (("temperature",), *POSITIVE),
+        (("ref_every",), *NOW_AND_THEN),
+        (("top_p",), lambda value: 0 < value <= 1, "give a probability above 0 and up to 1"),
+        (("reward_weights",), lambda value: all(map(isfinite, value)), "give finite numbers"),
+    )
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"Unknown preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
-        for name, value in (GRPO | PRESETS[self.preset]).items():
+        for name, value in (SWITCHES | PRESETS[self.preset]).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
-        make_plain(self)
         object.__setattr__(self, "reward_weights", tuple(self.reward_weights))
-        check_fields(self, CHOICES, RULES)
-
-
-# Fields, what must hold for their values, and what to say if it does not.
-RULES: tuple[Rule, ...] = (
-    (
-        ("group_size",),
-        lambda value: value >= 2,
-        "rollouts are compared within a group, so it takes at least 2",
-    ),
-    (
-        ("prompts_per_step", "inner_epochs", "micro_batch_tokens", "max_new_tokens", "max_draws", "save_every",
-         "eval_problems", "max_bad_steps"),
-        lambda value: value >= 1,
-        "it must be at least 1",
-    ),
-    (
-        ("clip_low", "clip_high", "kl_coef", "tis_cap", "off_policy_mask", "steps", "warmup", "weight_decay", "top_k",
-         "lora_rank"),
-        lambda value: 0 <= value < inf,
-        "it must not be negative or infinite",
-    ),
-    (
-        ("learning_rate", "grad_clip", "temperature", "lora_alpha"),
-        lambda value: 0 < value < inf,
-        "give a positive number",
-    ),
-    (
-        ("ref_every", "eval_every"),
-        lambda value: value is None or value >= 1,
-        "give a positive number of steps, or None for never",
-    ),
-    (("top_p",), lambda value: 0 < value <= 1, "give a probability above 0 and up to 1"),
-    (("reward_weights",), lambda value: all(map(isfinite, value)), "give finite numbers"),
-)  # fmt: skip
+        super().__post_init__()

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from shared.grpo.config import CHOICES, GRPOConfig
+from shared.grpo.config import GRPOConfig
 from shared.training.batches import aggregate, batch_totals
 
 STD_FLOOR = 1e-4  # added to a standard deviation before dividing by it
@@ -49,7 +49,7 @@ def group_advantages(rewards: Tensor, mode: str = "grpo", weights: Sequence[floa
         ValueError: unknown mode, another number of dimensions or weights, or a group of one, whose only rollout has
             nothing to be compared with.
     """
-    _check_rewards(rewards, mode, weights)
+    _require_groups(rewards, mode, weights)
     rewards = rewards.reshape(*rewards.shape[:2], -1) * 1.0  # (prompts, group, rewards), no integers
     scale = torch.ones_like(rewards[0, 0]) if weights is None else rewards.new_tensor(weights)
     if mode == "gdpo":
@@ -74,9 +74,10 @@ def normalize_groups(rewards: Tensor) -> Tensor:
     return center_groups(rewards) / (rewards.std(dim=1, keepdim=True) + STD_FLOOR)
 
 
-def _check_rewards(rewards: Tensor, mode: str, weights: Sequence[float] | None) -> None:
-    if mode not in CHOICES["advantage"]:
-        raise ValueError(f"Unknown mode {mode!r}: choose one of {', '.join(CHOICES['advantage'])}.")
+def _require_groups(rewards: Tensor, mode: str, weights: Sequence[float] | None) -> None:
+    modes = GRPOConfig.choices["advantage"]
+    if mode not in modes:
+        raise ValueError(f"Unknown mode {mode!r}: choose one of {', '.join(modes)}.")
     if rewards.dim() not in (2, 3):
         raise ValueError(
             f"The rewards have the shape {tuple(rewards.shape)}: give (prompts, group), or (prompts, group, rewards)."
@@ -193,9 +194,6 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -
     raise ValueError(f"Unknown estimator {estimator!r}: choose k1, k2 or k3.")
 
 
-# -------------------------------------------------------------------------------------------------------- means
-
-
 # --------------------------------------------------------------------------------------------------------- loss
 
 
@@ -228,7 +226,7 @@ def grpo_loss(
     Returns a scalar, 0 if nothing is in the mask, and a dict of plain numbers. Raises ValueError if shapes do not fit
     or the reference is missing.
     """
-    _check_inputs(logprobs, (old_logprobs, ref_logprobs, sampler_logprobs), advantages, mask, config)
+    _require_shapes(logprobs, (old_logprobs, ref_logprobs, sampler_logprobs), advantages, mask, config)
     logprobs, old_logprobs, ref_logprobs, sampler_logprobs = (
         None if values is None else values.masked_fill(mask == 0, 0.0)  # padding may hold -inf
         for values in (logprobs, old_logprobs, ref_logprobs, sampler_logprobs)
@@ -325,7 +323,7 @@ def loss_metrics(
     }
 
 
-def _check_inputs(
+def _require_shapes(
     logprobs: Tensor, others: Sequence[Tensor | None], advantages: Tensor, mask: Tensor, config: GRPOConfig
 ) -> None:
     if logprobs.dim() != 2:

@@ -1,81 +1,61 @@
-"""The GRPO training loop: collect rollouts, score them, update the policy. Taught in ch06, sections 6.8 to 6.12.
+"""GRPO: collect rollouts, score them, update the policy. Taught in ch06, section 6.10, and ch07.
 
     trainer = GRPOTrainer(model, tokenizer, load_minimath("train"), reward_correct, GRPOConfig(steps=60))
     history = trainer.train()
 
-A step is the three methods `collect`, `score` and `update`, in this order. What every training needs besides
-(checkpoints, metrics, guards, Ctrl-C) is in `shared.training.trainer`.
+`GRPO` is the algorithm as ch06 builds it, `GRPOTrainer` what ch07 adds to it: every switch of `GRPOConfig`. What all
+trainings need besides (checkpoints, metrics, guards, Ctrl-C) is in `shared.training.trainer`.
 """
 
 import copy
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from shared.evaluation.data import with_ids
-from shared.generation.logprobs import token_logprobs
+from shared.generation.logprobs import kept_tokens, token_logprobs
+from shared.generation.sampling import Sampling
 from shared.grpo.config import GRPOConfig
-from shared.grpo.loss import group_advantages, grpo_loss
-from shared.grpo.rewards import reward_correct
-from shared.grpo.rollouts import (
-    Reward,
-    Rollouts,
-    kept_at_sampling,
-    reward_list,
-    rollout_metrics,
-    sample_rollouts,
+from shared.grpo.loss import (
+    clip_fractions,
+    clip_objective,
+    group_advantages,
+    grpo_loss,
+    loss_metrics,
+    normalize_groups,
+    policy_ratio,
 )
+from shared.grpo.problems import digest, reward_list, reward_names, split_problems
+from shared.grpo.rollouts import Reward, Rollout, Rollouts, rollout_metrics, sample_rollouts
 from shared.model.lora import lora_disabled
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
-from shared.training import distributed
-from shared.training.batches import batch_totals, micro_batches
-from shared.training.trainer import Trainer, training_numerics
+from shared.training.batches import aggregate, batch_totals, micro_batches
+from shared.training.trainer import Trainer, copy_weights, training_numerics
 
 
 @dataclass
 class Batch:
-    """What the loss needs of some rollouts, (rollouts, length - 1) where not said otherwise.
+    """Some rollouts as the loss needs them; the ids have the shape (rollouts, length), `mask` one column less.
 
-    The log-probabilities `sampler`, `old` and `reference` are those of `input_ids[:, 1:]`, where `mask` is True. What
-    is None at first is filled in when the batch is used, and stays None if the config does not need it.
+    `totals` are the numbers of rollouts and tokens of the whole step, `computed` those of its rows that have a
+    gradient: the loss is a mean over the former, the metrics over the latter.
     """
 
-    input_ids: Tensor  # (rollouts, length)
+    input_ids: Tensor
     mask: Tensor
     advantages: Tensor  # (rollouts,)
-    sampler: Tensor
-    old: Tensor | None = None
-    reference: Tensor | None = None
-    kept: Tensor | None = None  # (rollouts, length - 1, vocab)
-
-    def without_effect(self) -> "Batch":
-        """The same with a loss, and gradients, of 0."""
-        return replace(self, mask=torch.zeros_like(self.mask), advantages=torch.zeros_like(self.advantages))
+    totals: dict[str, int]
+    computed: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Totals:
-    """Numbers of rollouts and tokens (see `batch_totals`): of all in the batch, and of those that are computed."""
-
-    batch: dict[str, int]
-    trained: dict[str, int]
-
-    def trained_share(self, unit: str) -> float:
-        """Which share of the batch is computed."""
-        return self.trained[unit] / self.batch[unit]
-
-
-class GRPOTrainer(Trainer):
-    """Group relative policy optimisation (arXiv:2402.03300) and its variants, chosen by the config.
+class GRPO(Trainer):
+    """Group relative policy optimisation (arXiv:2402.03300), each batch used once. Taught in ch06, section 6.10.
 
     Args:
         model: the policy; it is trained in place.
@@ -86,15 +66,6 @@ class GRPOTrainer(Trainer):
             `config.eval_problems` of `problems`, which are then not trained on.
         on_step: called with the metrics of each step.
         progress: show a bar.
-
-    Attributes:
-        history: a dict of metrics for every step: `reward_mean`, `reward_std`, `reward/NAME`, `no_signal` (share of
-            groups in which no rollout is better than another), `length_mean`, `length_max`, `truncated` (share without
-            an end token), `advantage_mean`, `advantage_std`, `advantage_max`; of the rollouts that the gradient came
-            from `entropy` (nats a token), `weight`, `ratio`, `clip_low`, `clip_high`, `kl_old`, `kl_ref` as
-            `grpo_loss` defines them; `loss`, `grad_norm` (before clipping), `learning_rate`, `tokens_per_second`
-            (sampled), `seconds`, `skipped` (steps without an update because of numbers that were not finite, so far),
-            and `eval_accuracy`.
     """
 
     shown: ClassVar = {"reward_mean": "reward", "length_mean": "length", "eval_accuracy": "accuracy"}
@@ -113,34 +84,167 @@ class GRPOTrainer(Trainer):
     ):
         config = config or GRPOConfig()
         super().__init__(model, tokenizer, config, on_step=on_step, progress=progress)
-        problems = list(problems)
         self.rewards = reward_list(rewards)
-        _check_problems(problems, self.rewards)
-        self.problems, self.held_out = _split(problems, held_out, config)
-        self.problems_digest = _digest(problems)  # of all, as eval_problems may change when a run goes on
-        self.reward_names = _names(self.rewards, config.reward_weights)
-        self.drawn = 0  # problems drawn so far
-        self.reference = None
-        if config.ref_every and config.lora_rank:
-            raise ValueError(
-                "With adapters the base model is the reference: set ref_every to None, or lora_rank to 0."
-            )
-        if config.kl_coef and not config.lora_rank:  # with adapters, the model without them is the reference
-            self.reference = copy.deepcopy(self.plain_model()).requires_grad_(False).eval()
+        self.reward_names = reward_names(self.rewards, config.reward_weights)
+        self.problems, self.held_out = split_problems(list(problems), held_out, self.rewards, config)
+        self.problems_digest = digest(problems)  # of all, as eval_problems may change when a run goes on
 
     def train_step(self) -> dict[str, float]:
         """One step of GRPO."""
-        self._renew_reference()
-        drawn = self.drawn
+        rollouts, metrics = self.collect()
+        batches, more = self.score(rollouts)
+        return metrics | more | self.update(batches)
+
+    def collect(self) -> tuple[Rollouts, dict[str, float]]:
+        """Rollouts to learn from, and metrics of them."""
+        rollouts = self.sample(self.next_problems(self.step * self.config.prompts_per_step))
+        return rollouts, rollout_metrics(rollouts, self.advantages(rollouts))
+
+    def next_problems(self, first: int) -> list[dict]:
+        """The problems of a step, counted from the `first`: each comes once in an order, then all in another."""
+        count, seed, chosen = len(self.problems), self.config.seed, []
+        for number in range(first, first + self.config.prompts_per_step):
+            epoch, place = divmod(number, count)
+            chosen.append(self.problems[problem_order(count, seed, epoch)[place]])
+        return chosen
+
+    def sample(self, problems: list[dict], draw: int = 0) -> Rollouts:
+        """What the policy writes for the problems; every draw of every step has its own random numbers."""
+        seed = (self.config.seed * 1_000_000 + self.step) * 1_000 + draw
+        model = self.plain_model()
+        return sample_rollouts(model, self.tokenizer, problems, self.rewards, self.config, seed=seed)
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        """(prompts, group)."""
+        return normalize_groups(rollouts.rewards.sum(dim=-1))
+
+    def score(self, rollouts: Rollouts) -> tuple[list[Batch], dict[str, float]]:
+        """Micro-batches of what the loss needs, and metrics of the advantages.
+
+        A rollout with advantage 0 has no gradient and need not be computed; in the means of the loss it counts.
+        """
+        if not len(rollouts):
+            return [], {}
+        advantages = self.advantages(rollouts).flatten()
+        batches = self.batches(rollouts, advantages, self.rows_to_compute(advantages))
+        return batches, {
+            "advantage_mean": advantages.mean().item(),
+            "advantage_std": advantages.std().item(),
+            "advantage_max": advantages.abs().max().item(),
+        }
+
+    def rows_to_compute(self, advantages: Tensor) -> Tensor:
+        """The numbers of the rollouts that have a gradient."""
+        return advantages.nonzero().flatten()
+
+    def batches(self, rollouts: Rollouts, advantages: Tensor, rows: Tensor) -> list[Batch]:
+        """These rows in micro-batches of similar length."""
+        cuts = micro_batches(rollouts.lengths, rows, self.config.micro_batch_tokens)
+        totals, computed = batch_totals(rollouts.mask), batch_totals(rollouts.mask[rows])
+        return [self.batch(rollouts, advantages, cut, totals, computed) for cut in cuts]
+
+    def batch(self, rollouts: Rollouts, advantages: Tensor, rows: Tensor, *totals: dict[str, int]) -> Batch:
+        """One micro-batch, cut to the length of its longest row."""
+        length, device = int(rollouts.lengths[rows].max()), self.model.device
+        input_ids, mask = rollouts.input_ids[rows, :length], rollouts.mask[rows, : length - 1]
+        return Batch(input_ids.to(device), mask.to(device), advantages[rows].to(device), *totals)
+
+    def update(self, batches: list[Batch]) -> dict[str, float]:
+        """One optimiser step, or none without signal."""
+        if not batches:
+            return {"loss": 0.0, "grad_norm": 0.0, "learning_rate": self.learning_rate()}
+        metrics: Counter[str] = Counter()
+        for batch in batches:
+            loss, share = self.loss(batch)
+            loss.backward()
+            metrics.update(loss=loss.item(), **share)
+        return self.optimizer_step(dict(metrics))
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """A micro-batch's share of the loss, and of the metrics."""
+        config = self.config
+        with training_numerics(self.model, config.precision):
+            logprobs, entropies = token_logprobs(
+                self.model,
+                batch.input_ids,
+                where=batch.mask,
+                temperature=config.temperature,
+                with_entropies=True,
+            )
+        ratio = policy_ratio(
+            logprobs, logprobs.detach(), batch.mask
+        )  # the policy is still the one that sampled
+        objective = clip_objective(ratio, batch.advantages, config.clip_low, config.clip_high)
+        watched = {"entropy": entropies, "ratio": ratio} | clip_fractions(ratio, batch.advantages, config)
+        loss = -aggregate(objective, batch.mask, "sequence", **batch.totals)
+        return loss, loss_metrics(watched, batch.mask, "token", batch.computed)
+
+    def evaluate(self) -> dict[str, float]:
+        """Greedy accuracy on the held-out problems."""
+        return {"eval_accuracy": self.greedy_accuracy(self.held_out, self.config.prompt_style)}
+
+    def learns_from(self) -> dict[str, Any]:
+        """Rewards and problems must be the same when a run goes on."""
+        return {"rewards": self.reward_names, "problems": self.problems_digest}
+
+
+@lru_cache(maxsize=2)
+def problem_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The problems' numbers in the order in which an epoch takes them."""
+    order = list(range(count))
+    random.Random(f"problems-{seed}-{epoch}").shuffle(order)
+    return order
+
+
+@dataclass
+class ReusedBatch(Batch):
+    """A batch with the log-probabilities that do not change while it is used, (rollouts, length - 1) each.
+
+    They are of `input_ids[:, 1:]` where `mask` is True. What the config does not need stays None.
+    """
+
+    sampler: Tensor | None = None
+    old: Tensor | None = None
+    reference: Tensor | None = None
+    kept: Tensor | None = None  # (rollouts, length - 1, vocab_size), True for the tokens that sampling left
+
+
+class GRPOTrainer(GRPO):
+    """GRPO with all switches of `GRPOConfig`: its variants, a reference model, reused batches. Taught in ch07.
+
+    The arguments are those of `GRPO`.
+
+    Attributes:
+        history: a dict of metrics for every step: `reward_mean`, `reward_std`, `reward/NAME`, `no_signal` (share of
+            groups in which no rollout is better than another), `length_mean`, `length_max`, `truncated` (share without
+            an end token), `advantage_mean`, `advantage_std`, `advantage_max`; of the rollouts that the gradient came
+            from `entropy` (nats a token), `weight`, `ratio`, `clip_low`, `clip_high`, `kl_old`, `kl_ref` as
+            `grpo_loss` defines them; `loss`, `grad_norm` (before clipping), `learning_rate`, `tokens_per_second`
+            (sampled), `seconds`, `skipped` (steps without an update because of numbers that were not finite, so far),
+            and `eval_accuracy`.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        self.drawn = 0  # problems drawn so far
+        self.reference: CausalLM | None = None
+        if self.config.ref_every and self.config.lora_rank:
+            raise ValueError(
+                "With adapters the base model is the reference: set ref_every to None, or lora_rank to 0."
+            )
+        if self.config.kl_coef and not self.config.lora_rank:  # with adapters: the model without them
+            self.reference = copy.deepcopy(self.plain_model()).requires_grad_(False).eval()
+
+    def train_step(self) -> dict[str, float]:
+        """One step of the variant that the config describes."""
+        every, drawn = self.config.ref_every, self.drawn
+        if self.reference is not None and every and self.step and self.step % every == 0:
+            copy_weights(self.plain_model(), self.reference)
         try:
-            rollouts, metrics = self.collect()
-            batches, totals, advantage_metrics = self.score(rollouts)
-            return metrics | advantage_metrics | self.update(batches, totals)
+            return super().train_step()
         except BaseException:  # Ctrl-C too: the step will be taken again, on the same problems
             self.drawn = drawn
             raise
-
-    # Collect
 
     def collect(self) -> tuple[Rollouts, dict[str, float]]:
         """Rollouts to learn from, and metrics of all that were sampled.
@@ -148,222 +252,134 @@ class GRPOTrainer(Trainer):
         With dynamic sampling, groups without signal are replaced by those of other problems, as far as `max_draws`
         reaches; what signal there is then makes a smaller batch.
         """
-        config, model = self.config, self.plain_model()
-        wanted = config.prompts_per_step
-        sampled = kept = self._sample(model, 0)
-        if config.dynamic_sampling:
-            kept = self._with_signal(sampled)
-            for draw in range(1, config.max_draws):
-                if len(kept.groups) >= wanted:
-                    break
-                more = self._sample(model, draw)
-                sampled, kept = sampled + more, kept + self._with_signal(more)
-            kept = kept.select(range(min(wanted, len(kept.groups))))
-        metrics = rollout_metrics(sampled, self.reward_names, config.reward_weights)
-        metrics["no_signal"] = 1 - len(self._with_signal(sampled).groups) / len(sampled.groups)
-        return (self._with_signal(kept) if config.filter_zero_signal else kept), metrics
+        config, rows, kept = self.config, [], []
+        wanted = config.prompts_per_step * config.group_size
+        for draw in range(config.max_draws if config.dynamic_sampling else 1):
+            sampled = self.sample(self.next_problems(self.drawn), draw)
+            self.drawn += config.prompts_per_step
+            rows += sampled.rows
+            kept += self.with_signal(sampled)
+            if len(kept) >= wanted:
+                break
+        sampled = replace(sampled, rows=rows)
+        metrics = rollout_metrics(sampled, self.advantages(sampled), config.reward_weights)
+        for name, value in zip(self.reward_names, sampled.rewards.mean(dim=(0, 1)).tolist(), strict=True):
+            metrics[f"reward/{name}"] = value
+        if config.dynamic_sampling or config.filter_zero_signal:
+            return replace(sampled, rows=kept[:wanted]), metrics
+        return sampled, metrics
 
-    def _sample(self, model: CausalLM, draw: int) -> Rollouts:
-        config = self.config
-        indices = [self._problem(self.drawn + i) for i in range(config.prompts_per_step)]
-        self.drawn += config.prompts_per_step
-        seed = (config.seed * 1_000_000 + self.step) * 1_000 + draw
-        return sample_rollouts(
-            model, self.tokenizer, self.problems, self.rewards, config, seed=seed, indices=indices
-        )
+    def with_signal(self, rollouts: Rollouts) -> list[Rollout]:
+        """The rollouts of groups in which one is better than another."""
+        signal = self.advantages(rollouts).any(dim=1).repeat_interleave(rollouts.group_size)
+        return [row for row, wanted in zip(rollouts.rows, signal.tolist(), strict=True) if wanted]
 
-    def _problem(self, number: int) -> int:
-        """Which problem the n-th draw takes: each comes once in an order, then all in another."""
-        epoch, place = divmod(number, len(self.problems))
-        return _order(len(self.problems), self.config.seed, epoch)[place]
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        """(prompts, group), by `config.advantage`."""
+        return group_advantages(rollouts.rewards, self.config.advantage, self.config.reward_weights or None)
 
-    def _with_signal(self, rollouts: Rollouts) -> Rollouts:
-        has_signal = self._advantages(rollouts).any(dim=1) if rollouts.groups else torch.zeros(0)
-        return rollouts.select(has_signal.nonzero().flatten().tolist())
+    def rows_to_compute(self, advantages: Tensor) -> Tensor:
+        """With a KL term, a rollout with advantage 0 has a gradient too."""
+        return torch.arange(len(advantages)) if self.config.kl_coef else super().rows_to_compute(advantages)
 
-    # Score
+    def batch(
+        self, rollouts: Rollouts, advantages: Tensor, rows: Tensor, *totals: dict[str, int]
+    ) -> ReusedBatch:
+        """A micro-batch, with the sampler's log-probabilities if they are asked for and known.
 
-    def score(self, rollouts: Rollouts) -> tuple[list[Batch], Totals, dict[str, float]]:
-        """Advantages and what else the loss needs, cut into micro-batches; what means are over; metrics.
-
-        A rollout with advantage 0 has no gradient but that of the KL term: without it, it need not be computed. It
-        still counts in the means of the loss.
+        `generate` gives those before temperature and filters. With either, they are taken to be the old policy's.
         """
-        if not rollouts.groups:
-            return [], Totals({}, {}), {}
-        advantages = self._advantages(rollouts).flatten()
-        matters = torch.ones_like(advantages, dtype=torch.bool) if self.config.kl_coef else advantages != 0
-        totals = Totals(batch_totals(rollouts.mask), batch_totals(rollouts.mask[matters]))
-        batches = self._cut(rollouts, advantages, matters.nonzero().flatten())
-        metrics = {
-            "advantage_mean": advantages.mean().item(),
-            "advantage_std": advantages.std().item(),
-            "advantage_max": advantages.abs().max().item(),
-        }
-        return batches, totals, metrics
-
-    def _advantages(self, rollouts: Rollouts) -> Tensor:
         config = self.config
-        return group_advantages(rollouts.rewards, config.advantage, config.reward_weights or None)
+        batch = ReusedBatch(**vars(super().batch(rollouts, advantages, rows, *totals)))
+        if (
+            (config.tis_cap or config.off_policy_mask)
+            and config.temperature == 1
+            and not filters_tokens(config)
+        ):
+            noted = [value for row in rows.tolist() for value in rollouts.rows[row].completion.logprobs]
+            values = torch.tensor(noted, device=batch.mask.device)
+            batch.sampler = torch.zeros(batch.mask.shape, device=values.device).masked_scatter(
+                batch.mask, values
+            )
+        return batch
 
-    def _cut(self, rollouts: Rollouts, advantages: Tensor, rows: Tensor) -> list[Batch]:
-        """The micro-batches of these rows; with several processes, this one's, as many as every other has."""
-        lengths, most, device = rollouts.lengths, self.config.micro_batch_tokens, self.model.device
-        by_length = rows[lengths[rows].argsort(stable=True)]
-        mine, missing = distributed.even_share(by_length, lambda part: micro_batches(lengths, part, most))
-        fillers = [
-            _batch(rollouts, advantages, by_length[:1], device).without_effect() for _ in range(missing)
-        ]
-        return [_batch(rollouts, advantages, cut, device) for cut in mine] + fillers
-
-    # Update
-
-    def update(self, batches: list[Batch], totals: Totals) -> dict[str, float]:
+    def update(self, batches: list[Batch]) -> dict[str, float]:
         """One optimiser step for every inner epoch, none without signal; the metrics are those of the last one."""
-        metrics = {"loss": 0.0, "grad_norm": 0.0, "learning_rate": self.learning_rate()}
-        for _ in range(self.config.inner_epochs if batches else 0):
-            sums: Counter[str] = Counter()
-            for batch in batches:
-                loss, parts = self._loss(batch, totals)
-                loss.backward()
-                sums.update(parts)
-            metrics = distributed.sum_values(dict(sums))
-            metrics |= self.optimizer_step(metrics.pop("loss"))
+        for _ in range(self.config.inner_epochs):
+            metrics = super().update(batches)
         return metrics
 
-    def _loss(self, batch: Batch, totals: Totals) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a micro-batch, and its share of the metrics."""
+    def loss(self, batch: ReusedBatch) -> tuple[Tensor, dict[str, float]]:
+        """A micro-batch's share of the loss, and of the metrics."""
         config = self.config
         with training_numerics(self.model, config.precision):
-            self._look_up(batch)
+            if batch.old is None:
+                self.look_up(batch)
             logprobs, entropies = token_logprobs(
-                self.model, batch.input_ids, where=batch.mask, temperature=config.temperature, kept=batch.kept,
+                self.model,
+                batch.input_ids,
+                where=batch.mask,
+                temperature=config.temperature,
+                kept=batch.kept,
                 with_entropies=True,
-            )  # fmt: skip
+            )
         if batch.old is None:
             batch.old = logprobs.detach()  # before the first update these are the policy that sampled
         loss, metrics = grpo_loss(
-            logprobs, batch.old, batch.reference, batch.advantages, batch.mask, config,
-            sampler_logprobs=batch.sampler if config.tis_cap or config.off_policy_mask else None,
-            totals=totals.batch,
-        )  # fmt: skip
-        share = totals.trained_share("rollouts" if config.ratio == "sequence" else "tokens")
-        metrics = {name: value / share for name, value in metrics.items()}
-        return loss, metrics | {
-            "loss": loss.item(),
-            "entropy": entropies.sum().item() / totals.trained["tokens"],
-        }
+            logprobs,
+            batch.old,
+            batch.reference,
+            batch.advantages,
+            batch.mask,
+            config,
+            sampler_logprobs=batch.sampler,
+            totals=batch.totals,
+        )
+        unit = "rollouts" if config.ratio == "sequence" else "tokens"
+        computed = batch.computed[unit] / batch.totals[unit]
+        shares = {name: value / computed for name, value in metrics.items()}
+        return loss, shares | loss_metrics({"entropy": entropies}, batch.mask, "token", batch.computed)
 
     @torch.no_grad()
-    def _look_up(self, batch: Batch) -> None:
-        """Fill in what does not change while the batch is used: the reference's log-probabilities, the kept tokens."""
-        config = self.config
-        if batch.old is not None:
-            return
-        batch.kept = kept_at_sampling(self.model, batch.input_ids, batch.mask, config)
+    def look_up(self, batch: ReusedBatch) -> None:
+        """Fill in what does not change while the batch is used: the kept tokens, the reference's log-probabilities."""
+        config, ids, mask = self.config, batch.input_ids, batch.mask
+        if config.keep_sampling_mask and filters_tokens(config):
+            sampling = Sampling(config.temperature, config.top_k, config.top_p)
+            batch.kept = kept_tokens(self.model, ids, sampling, where=mask)
         if config.kl_coef:
-            model = self.model if self.reference is None else self.reference
             with lora_disabled(self.model):
                 batch.reference = token_logprobs(
-                    model, batch.input_ids, where=batch.mask, temperature=config.temperature, kept=batch.kept
+                    self.reference or self.model,
+                    ids,
+                    where=mask,
+                    temperature=config.temperature,
+                    kept=batch.kept,
                 )
 
-    # What the loop in `Trainer` asks for
-
-    def evaluate(self) -> dict[str, float]:
-        """Greedy accuracy on the held-out problems."""
-        return {"eval_accuracy": self.greedy_accuracy(self.held_out, self.config.prompt_style)}
-
     def state(self) -> tuple[dict, dict[str, Tensor]]:
-        """What the run learns from, its place there and, if it is no longer the first model, the reference."""
-        renewed = self.reference is not None and self.config.ref_every
-        named = self.reference.named_parameters() if renewed else ()
-        learns_from = {"rewards": self.reward_names, "problems": self.problems_digest}
-        return learns_from | {"drawn": self.drawn}, {f"reference.{n}": weight for n, weight in named}
+        """What a checkpoint must hold: also the place in the problems and a renewed reference."""
+        state, tensors = super().state()
+        return state | {"drawn": self.drawn}, tensors | self.renewed_reference()
 
-    def restore(self, state: dict, tensors: dict[str, Tensor]) -> None:
+    def restore(self, model: CausalLM, state: dict, tensors: dict[str, Tensor]) -> None:
         """Take back what `state` gave."""
+        super().restore(model, state, tensors)
         self.drawn = state["drawn"]
-        if self.reference is not None and self.config.ref_every:
-            for name, weight in self.reference.named_parameters():
-                weight.copy_(tensors[f"reference.{name}"])
+        for name, weight in self.renewed_reference().items():
+            weight.copy_(tensors[name])
 
-    def _check(self, state: dict, path: Path) -> None:
-        super()._check(state, path)
-        mend = "give those, name another folder, or start anew with resume=False"
-        rewards = state.get("rewards", self.reward_names)  # older checkpoints do not say
-        if rewards != self.reward_names:
-            raise ValueError(
-                f"The run in {path.parent} learns from other rewards ({', '.join(rewards)}): {mend}."
-            )
-        if state.get("problems", self.problems_digest) != self.problems_digest:
-            raise ValueError(f"The run in {path.parent} learns from other problems: {mend}.")
+    def renewed_reference(self) -> dict[str, Tensor]:
+        """The weights of a reference that is no longer the first model."""
+        if self.reference is None or not self.config.ref_every:
+            return {}
+        return {f"reference.{name}": weight for name, weight in self.reference.named_parameters()}
 
     def needs_start(self) -> bool:
         """Whether going on needs the model that the run began with, as base or reference."""
         return super().needs_start() or (self.reference is not None and not self.config.ref_every)
 
-    def _renew_reference(self) -> None:
-        every = self.config.ref_every
-        if self.reference is not None and every and self.step and self.step % every == 0:
-            distributed.copy_weights(self.plain_model(), self.reference)
 
-
-def _batch(rollouts: Rollouts, advantages: Tensor, rows: Tensor, device: torch.device) -> Batch:
-    length = int(rollouts.lengths[rows].max())
-    return Batch(
-        rollouts.input_ids[rows, :length].to(device),
-        rollouts.mask[rows, : length - 1].to(device),
-        advantages[rows].to(device),
-        rollouts.sampler_logprobs[rows, : length - 1].to(device),
-    )
-
-
-def _check_problems(problems: list[dict], rewards: list[Reward]) -> None:
-    """What every problem needs. Raises ValueError now, and not when one is drawn."""
-    needed = ("problem", "answer") if reward_correct in rewards else ("problem",)
-    for number, problem in enumerate(problems, start=1):
-        missing = [name for name in needed if not isinstance(problem, dict) or name not in problem]
-        if missing:
-            raise ValueError(f"Problem {number} has no field {missing[0]!r}: give what load_minimath gives.")
-
-
-def _split(problems: list[dict], held_out: Sequence[dict] | None, config: GRPOConfig) -> tuple[list, list]:
-    """Problems to train on and to evaluate on."""
-    count = config.eval_problems if config.eval_every else 0
-    if held_out is not None:
-        problems, held_out = problems, list(held_out)[:count]
-    else:
-        rest = max(0, len(problems) - count)
-        problems, held_out = problems[:rest], problems[rest:]
-    if not problems or len(held_out) < min(count, 1):
-        raise ValueError(
-            "There are too few problems to train and to evaluate on: give more, or a smaller eval_problems."
-        )
-    if held_out:
-        with_ids(held_out)  # which evaluation needs, checked now and not when the first steps are done
-    return problems, held_out
-
-
-def _digest(problems: Sequence[dict]) -> str:
-    """A short hash that changes when a problem or an answer does."""
-    pairs = [(problem.get("problem"), problem.get("answer")) for problem in problems]
-    return hashlib.sha256(f"{pairs}".encode()).hexdigest()[:16]
-
-
-def _names(rewards: list[Reward], weights: Sequence[float]) -> list[str]:
-    """What to call the rewards in the metrics: the functions' names without "reward_"."""
-    if weights and len(weights) != len(rewards):
-        raise ValueError(
-            f"There are {len(weights)} reward_weights for {len(rewards)} rewards: give one each, or none."
-        )
-    names = [getattr(reward, "__name__", "reward").removeprefix("reward_") for reward in rewards]
-    return [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names, start=1)]
-
-
-@lru_cache(maxsize=2)
-def _order(count: int, seed: int, epoch: int) -> list[int]:
-    """The problems' numbers in the order in which an epoch takes them."""
-    order = list(range(count))
-    random.Random(f"problems-{seed}-{epoch}").shuffle(order)
-    return order
+def filters_tokens(config: GRPOConfig) -> bool:
+    """Whether top-p or top-k rule tokens out at sampling."""
+    return config.top_p < 1 or config.top_k > 0

@@ -1,0 +1,77 @@
+"""Long runs of distillation from the command line. Taught in ch08.
+
+    python -m shared.distillation --help
+    python -m shared.distillation teacher.jsonl --model tiny --out runs/distilled
+
+A stopped or killed run goes on when the same command is given again.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: idle threads sleep
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.distillation import DistillationTrainer, DistillConfig
+from shared.distillation.examples import build_sft_examples, load_rows, split_examples
+from shared.evaluation.data import load_problems
+from shared.formats.loading import load_model
+from shared.training.command_line import config_parser, make_config, run
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The settings of `DistillConfig`, and what to learn from."""
+    unset = {"steps": "as many as the epochs take"}
+    summary = "Learning from a teacher's solutions or probabilities, chapter 8."
+    parser = config_parser("python -m shared.distillation", summary, DistillConfig, "runs/distill", unset)
+    add = parser.add_argument
+    add("data", help="a JSON or JSON Lines file of solutions, such as python -m shared.teacher writes")
+    add("--teacher", help="the model whose probabilities are learned; needed unless --loss is hard")
+    share = "share of the problems to measure the loss on, 0 for none; default: 0.05"
+    add("--validation", type=float, default=0.05, metavar="X", help=share)
+    add("--problems", metavar="FILE", help="held-out problems to measure the accuracy on; default: none")
+    longest = "longer examples are left out, in tokens; default: 512"
+    add("--max-length", type=int, default=512, metavar="N", help=longest)
+    add("--no-thinking", action="store_true", help="leave out the teacher's thinking")
+    add("--no-think-tags", action="store_true", help="write the thinking without its tags")
+    add("--keep-wrong", action="store_true", help="keep solutions that the verifier rejects")
+    return parser
+
+
+def make_trainer(
+    options: argparse.Namespace, kind: type[DistillationTrainer] = DistillationTrainer
+) -> DistillationTrainer:
+    """A trainer of this kind, as the options say."""
+    model, tokenizer = load_model(options.model, device=options.device)
+    examples = build_sft_examples(
+        load_rows(options.data),
+        tokenizer,
+        prompt_style=options.prompt_style,
+        max_length=options.max_length,
+        with_thinking=not options.no_thinking,
+        think_tags=not options.no_think_tags,
+        only_correct=not options.keep_wrong,
+    )
+    print(f"{Path(options.data).name}: {examples.summary()}")
+    train, validation = split_examples(examples, options.validation) if options.validation else (examples, [])
+    return kind(
+        model,
+        tokenizer,
+        train,
+        make_config(DistillConfig, options),
+        validation=validation,
+        problems=load_problems(options.problems) if options.problems else None,
+        teacher=load_model(options.teacher, device=options.device)[0] if options.teacher else None,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    return run(make_trainer, make_parser().parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
