@@ -11,7 +11,7 @@ from shared.evaluation.data import load_minimath
 from shared.formats.loading import load_model
 from shared.generation.completions import Completion
 from shared.generation.sampling import Sampling
-from shared.grpo import GRPOConfig, group_advantages, reward_correct
+from shared.grpo import GRPOConfig, reward_correct
 from shared.grpo.problems import reward_list
 from shared.grpo.rollouts import Rollout, Rollouts, rollout_metrics, sample_rollouts
 from shared.training.batches import micro_batches

@@ -1,12 +1,15 @@
-"""The metrics of a training run in two files, without a line twice after it was killed and went on. Taught in ch06."""
+"""The metrics of a training run: in two files, without a line twice after a kill, and on a bar. Used from ch06 on."""
 
 import csv
 import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from shared.support.files import atomic_file
 from shared.support.jsonl import append_jsonl, read_jsonl, write_jsonl
+from shared.support.progress import progress_bar
 
 
 class MetricsLog:
@@ -52,6 +55,23 @@ class MetricsLog:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(records)
+
+
+class MetricsBar(AbstractContextManager):
+    """A progress bar with the latest of some metrics; `shown` says which, and what the bar calls them."""
+
+    def __init__(self, steps: int, done: int, shown: Mapping[str, str]):
+        self.bar = progress_bar(steps, unit="step", done=min(done, steps))
+        self.shown, self.latest = shown, {}
+
+    def __call__(self, metrics: dict) -> None:
+        """One more step is done."""
+        self.latest |= {name: f"{metrics[key]:.3g}" for key, name in self.shown.items() if key in metrics}
+        self.bar.set_postfix(self.latest, refresh=False)
+        self.bar.update()
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
 
 
 def _for_json(value: Any) -> Any:

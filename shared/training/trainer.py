@@ -30,8 +30,8 @@ from shared.model.fingerprint import fingerprint
 from shared.model.lora import add_lora, lora_parameters
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
-from shared.support.progress import progress_bar
 from shared.training.config import TrainingConfig
+from shared.training.metrics_log import MetricsBar
 from shared.training.run_folder import RunFolder, ensure_same_run, how_to_go_on, why_stopped
 
 LARGE = 100_000_000  # parameters from which activations are computed twice rather than kept
@@ -201,14 +201,11 @@ class Trainer:
 
     def loop(self) -> None:
         """Step after step, with a checkpoint now and then, at the end and when somebody asks to stop."""
-        steps, done, latest = self.config.steps, min(self.step, self.config.steps), {}
-        bar = progress_bar(steps, unit="step", shown=self.progress, done=done)
-        with self.stop_request() as stop, bar:
+        steps = self.config.steps
+        bar = MetricsBar(steps, self.step, self.shown) if self.progress else nullcontext(lambda metrics: None)
+        with self.stop_request() as stop, bar as show:
             while self.step < steps:
-                metrics = self.one_step()
-                latest |= {name: f"{metrics[key]:.3g}" for key, name in self.shown.items() if key in metrics}
-                bar.set_postfix(latest, refresh=False)
-                bar.update()
+                show(self.one_step())
                 stopping = stop.asked()
                 if stopping or self.step % self.config.save_every == 0 or self.step == steps:
                     self.save()
