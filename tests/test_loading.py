@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shared.formats import loading
+from shared.formats.checkpoints import export_hf
 from shared.formats.hf_format import config_from_hf, config_to_hf
-from shared.formats.loading import export_hf, load_model
+from shared.formats.loading import load_model
 from shared.formats.weights import build_model, save_weights_file
 from shared.model.fast import speed_up
 from shared.model.transformer import ModelConfig

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the checkpoints of a training run. Taught in ch06, section 6.16.
+"""The checkpoints of a training run, written whole or not at all. Used in ch06, section 6.16.
 
 A checkpoint is a Hugging Face folder (see `weights.py`), so that `load_model` and other libraries can load it. Two
 more files let training go on: `training_state.json` and `training_state.safetensors`.

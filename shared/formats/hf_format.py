@@ -30,6 +30,17 @@ FAMILIES = (
 )
 
 
+# What our configuration calls a size, and what config.json does.
+SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "context_length": "max_position_embeddings",
+}
+
+
 # --- configuration ------------------------------------------------------------------------------------------
 
 
@@ -40,16 +51,12 @@ def config_from_hf(settings: dict) -> ModelConfig:
     """
     family = _family(settings)
     _refuse_unsupported(settings)
-    heads, hidden_size = _size(settings, "num_attention_heads"), _size(settings, "hidden_size")
+    sizes = {ours: _size(settings, theirs) for ours, theirs in SIZES.items()}
+    head_dim = settings.get("head_dim") or family.head_dim or sizes["hidden_size"] // sizes["num_heads"]
     return ModelConfig(
-        vocab_size=_size(settings, "vocab_size"),
-        hidden_size=hidden_size,
-        intermediate_size=_size(settings, "intermediate_size"),
-        num_layers=_size(settings, "num_hidden_layers"),
-        num_heads=heads,
-        num_kv_heads=settings.get("num_key_value_heads") or heads,
-        head_dim=settings.get("head_dim") or family.head_dim or hidden_size // heads,
-        context_length=_size(settings, "max_position_embeddings"),
+        **sizes,
+        num_kv_heads=settings.get("num_key_value_heads") or sizes["num_heads"],
+        head_dim=head_dim,
         rope_base=_rope_base(settings),
         norm_eps=settings.get("rms_norm_eps", 1e-6),
         qk_norm=family.qk_norm,
@@ -77,6 +84,7 @@ def _size(settings: dict, name: str) -> int:
 
 def _refuse_unsupported(settings: dict) -> None:
     reasons = {
+        "RoPE on a part of each head only": settings.get("partial_rotary_factor", 1.0) != 1.0,
         "quantised weights": settings.get("quantization_config") is not None,
         "sliding-window attention": (settings.get("use_sliding_window") and settings.get("sliding_window"))
         or "sliding_attention" in (settings.get("layer_types") or ()),
@@ -95,10 +103,6 @@ def _refuse_unsupported(settings: dict) -> None:
 def _rope_base(settings: dict) -> float:
     """transformers 5 writes `rope_parameters`; 4 writes `rope_theta`, and `rope_scaling` if there is any."""
     base = settings.get("rope_theta") or 10_000.0
-    if settings.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ValueError(
-            "This model rotates only a part of each head, which is not supported: take another model."
-        )
     for name in ("rope_parameters", "rope_scaling"):
         rope = settings.get(name) or {}
         kind = rope.get("rope_type") or rope.get("type") or "default"
@@ -123,15 +127,10 @@ def config_to_hf(config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) 
     return {
         "architectures": [fits[0].architecture],
         "model_type": fits[0].model_type,
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
+        **{theirs: getattr(config, ours) for ours, theirs in SIZES.items()},
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
         "hidden_act": "silu",
-        "max_position_embeddings": config.context_length,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_base,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},

@@ -1,4 +1,4 @@
-"""A model by one name, wherever it comes from, and back into a folder for other libraries. Taught in ch02."""
+"""A model by one name, wherever it comes from. Taught in ch02."""
 
 from pathlib import Path
 
@@ -6,15 +6,12 @@ import torch
 
 from shared.assets import ASSETS
 from shared.formats import hub
-from shared.formats.checkpoints import export_hf, save_checkpoint
 from shared.formats.gguf_format import load_gguf
 from shared.formats.weights import load_hf_folder, load_weights_file
 from shared.model.fast import speed_up
 from shared.model.tokenizer import CHATML_TEMPLATE, Tokenizer
 from shared.model.transformer import CausalLM
 from shared.tiny.config import TINY_CONFIG
-
-__all__ = ["export_hf", "load_model", "save_checkpoint"]
 
 TINY_FILES = {"tiny": "tiny-base.safetensors", "tiny-teacher": "tiny-teacher.safetensors"}
 RESTORE = "restore it with git checkout -- shared/assets, or clone the repository again"
@@ -70,10 +67,8 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 def _load(name: str | Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
     known = str(name).lower()
-    if known in TINY_FILES:
-        return _load_tiny(TINY_FILES[known], device, dtype)
-    if known == "tiny-random":
-        return _random_tiny(device, dtype)
+    if known in hub.LOCAL_MODELS:
+        return _tiny(known, device, dtype), _course_tokenizer(ASSETS / "tokenizer.json")
     if known in hub.HUB_MODELS:
         packaged = hub.packaged_smollm2() if known == "smollm2-135m" else None
         return _load_path(packaged or hub.download(hub.HUB_MODELS[known]), device, dtype)
@@ -94,16 +89,12 @@ def _load_path(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Ca
     )
 
 
-def _load_tiny(file: str, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
-    model = load_weights_file(ASSETS / file, device, dtype, RESTORE)
-    return model, _course_tokenizer(ASSETS / "tokenizer.json")
-
-
-def _random_tiny(device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+def _tiny(name: str, device: torch.device, dtype: torch.dtype) -> CausalLM:
+    if name in TINY_FILES:
+        return load_weights_file(ASSETS / TINY_FILES[name], device, dtype, RESTORE)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = CausalLM(TINY_CONFIG)
-    return model.to(device, dtype).eval(), _course_tokenizer(ASSETS / "tokenizer.json")
+        return CausalLM(TINY_CONFIG).to(device, dtype).eval()
 
 
 def _course_tokenizer(path: Path) -> Tokenizer:
