@@ -46,10 +46,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest files begin first, so that none is left when everything else is done; a shard leaves others out."""
     seconds.longest_first(items, seconds.recorded())
+    if config.getoption("--quick"):
+        seconds.keep_quick(config, items)
     if config.getoption("--shard"):
         seconds.keep_shard(config, items, config.getoption("--shard"))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out unchanged notebooks, unless one is named on the command line."""
-    return True if collection_path.suffix == ".ipynb" and passed_before(config, collection_path) else None
+    """Leave out unchanged notebooks, unless one is named on the command line; the quick tier leaves out later ones."""
+    if collection_path.suffix != ".ipynb":
+        return None
+    later = config.getoption("--quick") and collection_path.parent.name not in seconds.QUICK_CHAPTERS
+    return True if later or passed_before(config, collection_path) else None

@@ -229,14 +229,12 @@ def chat(root, arguments):
 
 # Two workers, a file at a time, in the order of conftest.py: the longest first.
 WORKERS = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-QUICK = ["-m", "not slow and not browser", "tests", "ch01", "ch02", "ch03"]
 
 
 def test_arguments(arguments):
-    """What pytest gets: the reader's arguments, and two workers unless they say otherwise; --quick is our own."""
+    """What pytest gets: the reader's arguments, and two workers unless they say otherwise."""
     given = any(re.match(r"-n|--numprocesses|--pdb|--dist", each) for each in arguments)
-    quick = QUICK if "--quick" in arguments else []
-    return [*([] if given else WORKERS), *quick, *(each for each in arguments if each != "--quick")]
+    return [*([] if given else WORKERS), *arguments]
 
 
 def test(root, arguments):

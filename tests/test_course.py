@@ -335,22 +335,6 @@ def test_tests_run_two_at_a_time_with_one_thread_and_the_tiny_model(calls, monke
     assert "COURSE_MODEL" not in environments[-1]
 
 
-def test_the_quick_tier_leaves_out_what_is_slow(calls):
-    assert course.main(["test", "--quick", "-x", "-n0"]) == 0
-    assert calls[-1][1:] == [
-        "-m",
-        "pytest",
-        "-m",
-        "not slow and not browser",
-        "tests",
-        "ch01",
-        "ch02",
-        "ch03",
-        "-x",
-        "-n0",
-    ]
-
-
 @pytest.mark.parametrize(("failing", "status"), [("check", 1), ("format", 1), ("pytest", 1), (None, 0)])
 def test_the_test_command_fails_if_linting_or_a_test_fails(calls, monkeypatch, failing, status):
     recorded = course.subprocess.run

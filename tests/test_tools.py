@@ -503,28 +503,52 @@ def test_shards_are_even_and_together_the_whole(count):
     assert max(loads) <= max(max(TAKEN.values()), 1.5 * sum(loads) / count)
 
 
-def test_a_shard_keeps_its_tests_and_a_wrong_one_is_refused(monkeypatch):
-    monkeypatch.setattr(seconds, "recorded", lambda: TAKEN)
+@pytest.fixture
+def config():
+    """Stands in for pytest's configuration: notes what is left out."""
     left_out = []
-    hook = SimpleNamespace(pytest_deselected=lambda items: left_out.extend(items))
+    hook = SimpleNamespace(pytest_deselected=lambda items: left_out.extend(item.nodeid for item in items))
+    return SimpleNamespace(hook=hook, left_out=left_out)
+
+
+def test_a_shard_keeps_its_tests_and_a_wrong_one_is_refused(config, monkeypatch):
+    monkeypatch.setattr(seconds, "recorded", lambda: TAKEN)
     items = collected("ch08/ch08_main.ipynb", "tests/test_a.py")
-    seconds.keep_shard(SimpleNamespace(hook=hook), items, "2/2")
+    seconds.keep_shard(config, items, "2/2")
     assert [seconds.file_of(item) for item in items] == ["tests/test_a.py"] * 2
-    assert [seconds.file_of(item) for item in left_out] == ["ch08/ch08_main.ipynb"] * 2
+    assert config.left_out == ["ch08/ch08_main.ipynb::one", "ch08/ch08_main.ipynb::two"]
     for text in ("0/2", "3/2", "2", "a/b"):
         with pytest.raises(pytest.UsageError, match="write it as 2/3"):
-            seconds.keep_shard(SimpleNamespace(hook=hook), items, text)
+            seconds.keep_shard(config, items, text)
 
 
-def test_seconds_are_added_up_by_file(tmp_path):
-    recorder = seconds.Recorder(tmp_path / "seconds.json")
-    for nodeid, duration in {"a.py::one": 1.26, "b.py::one": 2.0, "a.py::two": 3.0}.items():
-        recorder.pytest_runtest_logreport(SimpleNamespace(nodeid=nodeid, duration=duration))
+def test_the_quick_tier_leaves_out_what_is_slow(config, monkeypatch):
+    """By mark or by record; what is in neither stays."""
+    monkeypatch.setattr(seconds, "recorded", lambda kind: {"a.py::one": 9.0} if kind == "slow" else {})
+    items = collected("a.py", "b.py")
+    for item, marks in zip(items, ([], [], ["slow"], ["parametrize"]), strict=True):
+        item.get_closest_marker = dict.fromkeys(marks, "mark").get
+    seconds.keep_quick(config, items)
+    assert [item.nodeid for item in items] == ["a.py::two", "b.py::two"]
+    assert config.left_out == ["a.py::one", "b.py::one"]
+
+
+def test_seconds_are_added_up_by_file_and_slow_tests_are_listed(tmp_path):
+    path = tmp_path / "seconds.json"
+    recorder = seconds.Recorder(path)
+    for nodeid, when, duration in [
+        ("a.py::one", "setup", 4.0),
+        ("a.py::one", "call", 1.26),
+        ("b.py::one", "call", 2.5),
+        ("c.ipynb::Cell 1", "call", 9.0),
+    ]:
+        recorder.pytest_runtest_logreport(SimpleNamespace(nodeid=nodeid, when=when, duration=duration))
     recorder.pytest_sessionfinish()
-    assert list(seconds.recorded(tmp_path / "seconds.json").items()) == [("a.py", 4.3), ("b.py", 2.0)]
+    assert list(seconds.recorded("files", path).items()) == [("c.ipynb", 9.0), ("a.py", 5.3), ("b.py", 2.5)]
+    assert seconds.recorded("slow", path) == {"b.py::one": 2.5}
 
 
-def test_every_file_that_takes_long_is_recorded_and_is_there(root):
+def test_every_recorded_file_is_there_and_every_chapter_recorded(root):
     """A file that was renamed would be taken for a short one, and begin late."""
     assert [file for file in seconds.recorded() if not (root / file).is_file()] == []
     notebooks = {path.relative_to(root).as_posix() for path in root.glob("ch0*/*.ipynb")}

@@ -1,4 +1,4 @@
-"""What each test file takes, in recorded seconds: the longest begin first, and shards are of equal length.
+"""What the tests take, in recorded seconds: the longest files begin first, and shards are of equal length.
 
 `pytest --record-seconds` writes them to `tests/seconds.json` after a whole run. conftest.py connects this with pytest.
 """
@@ -16,11 +16,13 @@ from course import ROOT
 
 RECORD = ROOT / "tests" / "seconds.json"
 UNKNOWN = 10.0  # what a file that is not recorded yet is taken for
+SLOW = 2.0  # tests that take longer are listed by name, and the quick tier leaves them out
+QUICK_CHAPTERS = ("ch01", "ch02", "ch03")
 
 
-def recorded(path: Path = RECORD) -> dict[str, float]:
-    """Seconds by file, as its tests' names begin."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def recorded(kind: str = "files", path: Path = RECORD) -> dict[str, float]:
+    """Seconds by file, as its tests' names begin; or with "slow" by test, of the slow ones."""
+    return json.loads(path.read_text(encoding="utf-8"))[kind] if path.exists() else {}
 
 
 def file_of(item: pytest.Item) -> str:
@@ -48,9 +50,26 @@ def keep_shard(config: pytest.Config, items: list[pytest.Item], text: str) -> No
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise pytest.UsageError(f"--shard is {text}: write it as 2/3, the second of three.")
-    kept = shard(map(file_of, items), recorded(), int(number), int(count))
-    config.hook.pytest_deselected(items=[item for item in items if file_of(item) not in kept])
-    items[:] = [item for item in items if file_of(item) in kept]
+    files = shard(map(file_of, items), recorded(), int(number), int(count))
+    keep(config, items, {item.nodeid for item in items if file_of(item) in files})
+
+
+def keep_quick(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that are marked or recorded as slow, and those that drive a browser."""
+    slow = recorded("slow")
+    marks = ("slow", "browser")
+    quick = {
+        item.nodeid
+        for item in items
+        if item.nodeid not in slow and not any(map(item.get_closest_marker, marks))
+    }
+    keep(config, items, quick)
+
+
+def keep(config: pytest.Config, items: list[pytest.Item], kept: set[str]) -> None:
+    """Leave out all tests but those with these names."""
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
+    items[:] = [item for item in items if item.nodeid in kept]
 
 
 class Recorder:
@@ -58,14 +77,22 @@ class Recorder:
 
     def __init__(self, path: Path = RECORD) -> None:
         self.path = path
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.files: defaultdict[str, float] = defaultdict(float)
+        self.slow: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add one test, its fixtures included."""
-        self.seconds[report.nodeid.partition("::")[0]] += report.duration
+        """Add one test, its fixtures included; by itself it counts without them, since another would make them."""
+        file = report.nodeid.partition("::")[0]
+        self.files[file] += report.duration
+        if report.when == "call" and report.duration > SLOW and file.endswith(".py"):
+            self.slow[report.nodeid] = report.duration
 
     def pytest_sessionfinish(self) -> None:
-        """Write the sums, the longest first."""
-        longest = sorted(self.seconds.items(), key=lambda pair: (-pair[1], pair[0]))
-        text = json.dumps({file: round(seconds, 1) for file, seconds in longest}, indent=1)
+        """Write both lists, the longest first."""
+        lists = {"files": self.files, "slow": self.slow}
+        longest = {
+            name: sorted(each.items(), key=lambda pair: (-pair[1], pair[0])) for name, each in lists.items()
+        }
+        rounded = {name: {key: round(value, 1) for key, value in pairs} for name, pairs in longest.items()}
+        text = json.dumps(rounded, indent=1, ensure_ascii=False)
         self.path.write_text(text + "\n", encoding="utf-8", newline="\n")
