@@ -11,7 +11,7 @@ import pytest
 from shared.distillation import load_rows
 from shared.evaluation import data
 from shared.evaluation.data import FIELDS, load_math500, load_math_train, load_minimath, load_problems
-from shared.evaluation.evaluator import extract_answer, grade
+from shared.grader import extract_answer, grade
 from shared.support.jsonl import append_jsonl, read_jsonl
 from shared.tiny.build_data import ASSETS, SPLITS, build_minimath
 from shared.tiny.corpus import generate_minimath

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 PLUMBING = {
     "shared.support.*": "files, progress bars, the machine",
-    "shared.plots.*": "drawing",
+    "shared.plots.*": "drawing figures",
     "shared.checks.*": "the checks of exercises",
     "shared.assets.*": "where the files of the course are",
     "shared.tiny.*": "how the tiny model and its problems were made, not how a model reasons",
@@ -19,6 +19,7 @@ PLUMBING = {
     "shared.evaluation.data.*": "reading data sets",
     "shared.evaluation.ledger.*": "the file of results, its table and its figure",
     "shared.evaluation.results.*": "the file of an evaluation",
+    "shared.model.fingerprint.*": "a mark of the weights that a file was made with",
     "shared.training.metrics_log.*": "the file of a run's figures",
     "shared.model.tokenizer.*": "a library's tokenizer behind one face; chapter 2 and appendix C show what it does",
     "shared.distillation.rows.*": "reading the rows of a file in any spelling",

@@ -5,7 +5,8 @@ import re
 from collections import Counter
 
 from shared.checks import Mismatch, expect, register
-from shared.evaluation.evaluator import grade, render_prompt
+from shared.generation.prompts import render_prompt
+from shared.grader import grade
 from shared.tiny.corpus import generate_minimath
 
 MOST_CASES = 30

@@ -194,7 +194,9 @@ def evaluate(
     results: Path | str | None = None,
     fallback: str | None = None,
 ) -> EvalResult:
-    """Ask a model every problem and grade its answers. Taught in ch03, section 3.10.
+    """Ask a model every problem and grade its answers.
+
+    Taught in ch03, section 3.10.
 
     Args:
         problems: dicts with at least `problem` and `answer`, such as `load_minimath` gives.
@@ -228,8 +230,9 @@ def evaluate(
         # Two lambdas have the same name, so what the prompt makes of one text tells them apart.
         settings |= {"prompt_text": ask("Compute 1+1."), "model": fingerprint(model)}
     file = ResultsFile(results, settings)
-    done, start = file.records_of(problems), time.perf_counter() - file.seconds
+    done = file.records_of(problems)
     to_do = [problem for problem in problems if problem["unique_id"] not in done]
+    start = time.perf_counter() - file.seconds
     with progress_bar(len(problems), unit="problem", shown=progress, done=len(done)) as bar:
         for records in ask_in_batches(model, tokenizer, to_do, ask, solve, batch_size=batch_size, **limits):
             file.append(records, time.perf_counter() - start)

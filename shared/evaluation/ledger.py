@@ -201,16 +201,12 @@ def _is_usual(row: dict) -> bool:
     return (row["model"], row["dataset"]) == ("tiny", "minimath-test")
 
 
-def refresh_figure() -> Path:
-    """Draw `ledger.png` beside the ledger anew and return its path, as `python3 course.py run` does at its end.
+def refresh_figure(path: Path | None = None) -> Path:
+    """Draw the ledger anew and return the figure's path, by default `ledger.png` beside the ledger.
 
-    The second figure, `ledger-tokens.png`, stands beside it where the tiny model was measured.
+    A second figure, accuracy against tokens, stands beside it as NAME-tokens.png where the tiny model was measured.
     """
-    return draw_figures(ledger_path().with_suffix(".png"))
-
-
-def draw_figures(path: Path) -> Path:
-    """Draw the two figures of the ledger: accuracies as `path`, and against tokens as NAME-tokens.png."""
+    path = path or ledger_path().with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_ledger().figure.savefig(path)
     if _usual_rows():
@@ -232,7 +228,7 @@ def main() -> None:
         print(f"Wrote {len(merged)} rows to {REFERENCE.name}.")
     if arguments.figures:
         os.environ["COURSE_LEDGER"] = os.devnull  # no reader's rows
-        print(f"Drew {draw_figures(README_FIGURE).name} and its twin.")
+        print(f"Drew {refresh_figure(README_FIGURE).name} and its twin.")
     print(ledger_table())
 
 

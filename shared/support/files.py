@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all. Taught in ch06, section 6.16."""
+"""Files and folders that are written whole or not at all."""
 
 import os
 import shutil

@@ -4,7 +4,7 @@ import math
 import random
 import statistics
 
-from shared.evaluation.evaluator import render_prompt
+from shared.generation.prompts import render_prompt
 
 # 3.1: cases that catch too little, a wrong label, another form, too many cases
 ONLY_EASY_ONES = [("1", "1", True), ("2", "3", False), ("10", "10", True)]
