@@ -196,7 +196,7 @@ def tagged_cells(path):
     [
         ("generation/prompts.py", "step", "stop", "INSTRUCTIONS"),
         ("inference/scorers.py", "ENOUGH_STEPS = ", "ENOUGH_STEPS = 5 + ", "ENOUGH_STEPS"),
-        ("model/transformer.py", "def forward(self", "def forward(itself", "Attention"),
+        ("model/transformer.py", "return self.out(", "return -self.out(", "Attention"),
     ],
 )
 def test_a_change_in_shared_alone_is_found(course, file, old, new, name):

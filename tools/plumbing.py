@@ -13,7 +13,6 @@ PLUMBING = {
     "shared.support.*": "files, progress bars, the machine",
     "shared.plots.*": "drawing figures",
     "shared.checks.*": "the checks of exercises",
-    "shared.assets.*": "where the files of the course are",
     "shared.tiny.*": "how the tiny model and its problems were made, not how a model reasons",
     "shared.formats.*": "loading and saving; appendix D shows how",
     "shared.evaluation.data.*": "reading data sets",
@@ -25,7 +24,7 @@ PLUMBING = {
     "shared.distillation.rows.*": "reading the rows of a file in any spelling",
     "shared.*.ensure_*": "refusing what cannot be meant, in words",
     "shared.*.config.*Config": "settings with their rules; the chapters name those that they change",
-    "shared.grader.[!_]*.*": "the inside of the grader; chapter 3 builds a small one and says what ours adds",
+    "shared.grader.[!_]*.*": "the grader is a library of its own; chapter 3 builds a small one and says what ours adds",
 }
 
 # What a chapter uses and a later one shows, by notebook and name.
