@@ -30,7 +30,7 @@ from torch.distributed.tensor import distribute_tensor
 import shared.distillation.__main__ as distillation
 import shared.grpo.__main__ as grpo
 from shared.distillation import DistillationTrainer, SFTExample
-from shared.distillation.trainer import collate, completion_tokens, cut_examples
+from shared.distillation.trainer import cut_examples
 from shared.grpo import GRPOTrainer, Rollouts
 from shared.grpo.trainer import Batch
 from shared.model.lora import lora_parameters
@@ -268,26 +268,20 @@ class SpreadGRPO(Spread, GRPOTrainer):
 class SpreadDistillation(Spread, DistillationTrainer):
     """Distillation in several processes: each computes its share of the examples. Each holds the whole teacher."""
 
-    def micro_batches(self, examples: Sequence[SFTExample]) -> list[tuple[Tensor, Tensor]]:
-        """This process's, as many as every other has; those that it lacks have an empty mask."""
-        most, pad_id, device = self.config.micro_batch_tokens, self.tokenizer.pad_id, self.model.device
-        by_length = sorted(examples, key=len)
+    def micro_batches(self, examples: Sequence[SFTExample]) -> list[list[SFTExample]]:
+        """This process's, as many as every other has; in those that it lacks no token carries loss."""
+        most, by_length = self.config.micro_batch_tokens, sorted(examples, key=len)
         mine, missing = even_share(by_length, lambda part: cut_examples(part, most))
-        input_ids, mask = collate(by_length[:1], pad_id, device)
-        filler = input_ids, torch.zeros_like(mask)
-        return [collate(cut, pad_id, device) for cut in mine] + [filler] * missing
+        filler = replace(by_length[0], prompt_length=len(by_length[0]))
+        return mine + [[filler]] * missing
 
     def sampled(self, examples: Sequence[SFTExample]) -> list[SFTExample]:
         """All examples, of which this process has sampled its share."""
         return gather(self.share(examples, super().sampled, []))
 
-    def validation_loss(self, examples: Sequence[SFTExample]) -> float:
+    def validation_loss(self) -> float:
         """As ever; the processes share the examples."""
-
-        def nats(mine: list[SFTExample]) -> float:
-            return super(SpreadDistillation, self).validation_loss(mine) * completion_tokens(mine)
-
-        return sum_values({"nats": self.share(examples, nats, 0.0)})["nats"] / completion_tokens(examples)
+        return sum_values({"loss": super().validation_loss()})["loss"]
 
 
 # --- command line -------------------------------------------------------------------------------------------

@@ -18,18 +18,13 @@ from shared.distillation import (
     DistillationTrainer,
     DistillConfig,
     build_sft_examples,
-    epoch_batches,
     load_rows,
-    sft_loss,
-    sft_prompt,
-    soft_loss,
     split_examples,
-    token_divergences,
-    token_kl,
     train_distillation,
-    validation_loss,
 )
-from shared.distillation.trainer import collate, cut_examples
+from shared.distillation.examples import sft_prompt
+from shared.distillation.loss import sft_loss, soft_loss, token_divergences, token_kl
+from shared.distillation.trainer import collate, cut_examples, epoch_batches
 from shared.formats.checkpoints import list_checkpoints, load_training_state
 from shared.formats.loading import load_model
 from shared.generation.completions import generate
@@ -66,6 +61,10 @@ def build(*rows, **settings):
 
 def examples():
     return build_sft_examples(ROWS, TOKENIZER, prompt_style="direct")
+
+
+def soft_of_logits(student, teacher, mask, temperature=1.0, reverse=False, tokens=None):
+    return soft_loss(token_kl(student, teacher, temperature, reverse), mask, temperature, tokens)
 
 
 def small_teacher(seed: int = 1):
@@ -173,7 +172,7 @@ def test_what_is_left_out_is_counted():
 
 
 @pytest.mark.parametrize("max_length", [30, 45, 60, 512])
-def test_over_long_examples_are_dropped_and_never_cut(max_length):
+def test_over_long_examples_are_dropped_and_nevercut(max_length):
     """Trap D3: an example without its end teaches the student to ramble."""
     rows = [row(problem=f"Compute {n}+3.", thinking="2+3=5\n" * n) for n in range(12)]
     found = build(*rows, max_length=max_length)
@@ -329,11 +328,11 @@ def test_the_soft_loss_is_what_torch_s_formula_gives(temperature, reverse):
     ours, theirs = ((x[mask] / temperature).log_softmax(-1) for x in (student, teacher))
     inner, target = (theirs, ours) if reverse else (ours, theirs)
     expected = temperature**2 * F.kl_div(inner, target, log_target=True, reduction="batchmean")
-    found = soft_loss(student, teacher, mask, temperature=temperature, reverse=reverse)
+    found = soft_of_logits(student, teacher, mask, temperature=temperature, reverse=reverse)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
     settings = {"temperature": temperature, "reverse": reverse, "tokens": int(mask.sum())}
     halves = [
-        soft_loss(student[rows], teacher[rows], mask[rows], **settings)
+        soft_of_logits(student[rows], teacher[rows], mask[rows], **settings)
         for rows in (slice(0, 1), slice(1, None))
     ]  # fmt: skip
     torch.testing.assert_close(sum(halves), found)
@@ -356,7 +355,7 @@ def test_the_gradient_of_the_soft_loss_is_the_difference_of_the_probabilities():
     """arXiv:1503.02531, section 2: T^2 keeps the size of the gradient, (q - p) T."""
     student, teacher = (x.float()[:1, :1] for x in logits_pair())
     student.requires_grad_()
-    soft_loss(student, teacher, torch.ones(1, 1), temperature=4.0).backward()
+    soft_of_logits(student, teacher, torch.ones(1, 1), temperature=4.0).backward()
     q, p = ((x / 4).softmax(-1) for x in (student, teacher))
     torch.testing.assert_close(student.grad, 4 * (q - p), atol=1e-5, rtol=1e-4)
 
@@ -455,12 +454,10 @@ def test_a_student_learns_the_texts_by_heart():
 
 def test_metrics_and_schedule():
     trainer = small_distillation(eval_every=3, final_rate=0.5)
-    before = validation_loss(trainer.model, trainer.validation, TOKENIZER.pad_id)
+    before = trainer.validation_loss()
     by_hand = torch.cat([hand_sliced(trainer.model, example) for example in trainer.validation]).mean()
     assert before == pytest.approx(by_hand.item(), rel=1e-5)
-    assert validation_loss(
-        trainer.model, trainer.validation, TOKENIZER.pad_id, most_tokens=70
-    ) == pytest.approx(before)
+    assert small_distillation(micro_batch_tokens=70).validation_loss() == pytest.approx(before)
     history = trainer.train()
     assert len(history) == trainer.config.steps == 8, "18 examples in batches of 5, twice"
     assert [record["epoch"] for record in history] == [0] * 4 + [1] * 4
@@ -494,13 +491,13 @@ def test_micro_batches_change_the_memory_and_not_the_result(settings):
 
 def test_the_mixed_loss_is_the_weighted_sum():
     trainer, losses = small_distillation(loss="soft"), {}
-    input_ids, mask = collate(trainer._batch()[1], TOKENIZER.pad_id)
+    input_ids, mask = collate(trainer.next_batch(), TOKENIZER.pad_id)
     with torch.no_grad():
         logits = [model(input_ids)[:, :-1] for model in (trainer.model, trainer.teacher)]
     for weight in (0.0, 0.3, 1.0):
         trainer = small_distillation(loss="soft", soft_weight=weight, temperature=2.0)
         losses[weight] = trainer.train_step()["loss"]
-    assert losses[1.0] == pytest.approx(soft_loss(*logits, mask, temperature=2.0).item(), rel=1e-4)
+    assert losses[1.0] == pytest.approx(soft_of_logits(*logits, mask, temperature=2.0).item(), rel=1e-4)
     assert losses[0.3] == pytest.approx(0.7 * losses[0.0] + 0.3 * losses[1.0], rel=1e-5)
     assert losses[0.0] == pytest.approx(small_distillation().train_step()["loss"], rel=1e-5)
 
@@ -532,10 +529,10 @@ def test_on_policy_distillation_learns_from_what_the_student_writes():
     trainer.step = 1
     assert [own.input_ids for own in trainer.sampled(asked)] != [own.input_ids for own in written]
     trainer.step = 0
-    input_ids, mask = collate(trainer.sampled(trainer._batch()[1]), TOKENIZER.pad_id)
+    input_ids, mask = collate(trainer.sampled(trainer.next_batch()), TOKENIZER.pad_id)
     with torch.no_grad():
         logits = [model(input_ids)[:, :-1] for model in (trainer.model, trainer.teacher)]
-    expected = soft_loss(*logits, mask, reverse=True).item()
+    expected = soft_of_logits(*logits, mask, reverse=True).item()
     history = trainer.train()
     assert history[0]["loss"] == pytest.approx(expected, rel=1e-4)
     first, last = (sum(record["loss"] for record in part) for part in (history[:8], history[-8:]))
@@ -598,10 +595,13 @@ def test_a_run_goes_on_only_with_the_same_data_and_end(tmp_path):
 
     trainer(loss="soft").train()
     other = examples()[:-4]
-    for wrong in ({"data": other, "steps": 8}, {"teacher": small_teacher(seed=2)}):
+    for what, wrong in {
+        "examples": {"data": other, "steps": 8},
+        "teacher's weights": {"teacher": small_teacher(seed=2)},
+    }.items():
         start = trainer(loss="soft", **wrong)
         before = weights(start.model)
-        with pytest.raises(ValueError, match="learns from other examples or another teacher: give those"):
+        with pytest.raises(ValueError, match=f"learns from other {what}: give those"):
             start.train()
         assert all(torch.equal(p, before[name]) for name, p in start.model.named_parameters())
     with pytest.raises(ValueError, match=r"other settings \(steps 8, not 11\)"):
@@ -684,7 +684,7 @@ def test_two_processes_give_the_gradients_and_the_run_of_one(tmp_path, root):
     ]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    ordered = sorted(small_distillation()._batch()[1], key=len)
+    ordered = sorted(small_distillation().next_batch(), key=len)
     assert len(cut_examples(ordered[::2], 70)) != len(cut_examples(ordered[1::2], 70)), (
         "one process has fewer micro-batches"
     )

@@ -3,7 +3,8 @@
 import torch
 
 from shared.checks import Mismatch, expect, register
-from shared.distillation import SFTExample, soft_loss
+from shared.distillation import SFTExample
+from shared.distillation.loss import soft_loss, token_kl
 from shared.formats.loading import load_model
 from shared.model.transformer import CausalLM
 
@@ -130,7 +131,7 @@ def check_my_soft_loss(my_soft_loss):
     }
     for name, mask in masks.items():
         for temperature in (1.0, 3.0):
-            expected = soft_loss(student, teacher, mask, temperature=temperature)
+            expected = soft_loss(token_kl(student, teacher, temperature), mask, temperature)
             got = my_soft_loss(student, teacher, mask, temperature)
             expect(got, expected, case=f"{name}, temperature {temperature:g}", tolerance=1e-4)
     same = my_soft_loss(teacher, teacher, masks["all tokens"], 2.0)

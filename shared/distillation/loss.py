@@ -1,4 +1,4 @@
-"""The losses of distillation: on the teacher's text, or on its probabilities. Taught in ch08.
+"""The losses of distillation: on the teacher's text, or on its probabilities. Taught in ch08, sections 8.7 to 8.13.
 
 All are means over the completion tokens of the whole batch: every token counts alike, and a long solution counts more
 than a short one. A micro-batch divides by the number of tokens of the whole batch (`tokens`), so that the losses of
@@ -8,13 +8,16 @@ the micro-batches add up to that of the batch, however it is cut.
 import torch
 from torch import Tensor
 
-from shared.generation.logprobs import chunk_size, in_chunks
+from shared.distillation.config import DistillConfig
+from shared.generation.logprobs import chunk_size, in_chunks, token_logprobs
 from shared.model.transformer import CausalLM
 from shared.training.batches import aggregate
 
 
 def sft_loss(logprobs: Tensor, mask: Tensor, tokens: int | None = None) -> Tensor:
     """Cross-entropy of the completion tokens, nats a token: their mean negative log-probability.
+
+    Taught in ch08, section 8.7.
 
     Args:
         logprobs: (rows, length - 1), of `input_ids[:, 1:]` (see `token_logprobs`).
@@ -32,7 +35,8 @@ def token_kl(
     """Kullback-Leibler divergence between two next-token distributions, in nats: (..., vocab_size) each to (...).
 
     KL(teacher || student) asks the student to cover all that the teacher may say; in reverse, KL(student || teacher)
-    asks it to say nothing that the teacher would not. Logits are divided by `temperature` and computed in fp32.
+    asks it to say nothing that the teacher would not. Logits are divided by `temperature` and computed in fp32. Taught
+    in ch08, section 8.12.
 
     Raises ValueError for a temperature that is not positive.
     """
@@ -46,24 +50,18 @@ def token_kl(
 
 
 def soft_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    mask: Tensor,
-    *,
-    temperature: float = 1.0,
-    reverse: bool = False,
-    tokens: int | None = None,
+    divergences: Tensor, mask: Tensor, temperature: float = 1.0, tokens: int | None = None
 ) -> Tensor:
     """Distillation on the teacher's probabilities (arXiv:1503.02531): T^2 times the mean of `token_kl`.
 
-    The gradient of the divergence shrinks as 1 / T^2; the factor makes up for it. With `reverse`, and on texts that the
-    student has sampled itself, this is on-policy distillation (arXiv:2306.13649).
+    The gradient of the divergence shrinks as 1 / T^2; the factor makes up for it. With the reverse divergence, on texts
+    that the student has sampled itself, this is on-policy distillation (arXiv:2306.13649). Taught in ch08,
+    section 8.12.
 
     Args:
-        student_logits, teacher_logits: (rows, length - 1, vocab_size), for the tokens `input_ids[:, 1:]`.
+        divergences: (rows, length - 1), of the distributions of `input_ids[:, 1:]` at this temperature.
         mask, tokens: as in `sft_loss`.
     """
-    divergences = token_kl(student_logits, teacher_logits, temperature, reverse)
     return temperature**2 * aggregate(divergences, mask, "token", tokens=tokens)
 
 
@@ -78,6 +76,8 @@ def token_divergences(
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`token_kl` of two models and the student's log-probabilities, without the logits of all tokens at once.
+
+    Taught in ch08, section 8.12.
 
     Args:
         model: the student, which gradients flow to; none flow to the teacher.
@@ -103,3 +103,27 @@ def token_divergences(
     zeros = torch.zeros(where.shape, device=hidden.device)
     divergences, logprobs = (zeros.masked_scatter(where, values) for values in scores)
     return divergences, logprobs
+
+
+def distillation_loss(
+    model: CausalLM,
+    teacher: CausalLM | None,
+    input_ids: Tensor,
+    mask: Tensor,
+    config: DistillConfig,
+    tokens: int | None = None,
+) -> Tensor:
+    """The loss that the config asks for, of a batch or of a micro-batch of one with so many completion tokens.
+
+    Taught in ch08, sections 8.8 (without a teacher), 8.12 and 8.13.
+    """
+    if teacher is None:
+        return sft_loss(token_logprobs(model, input_ids, where=mask), mask, tokens)
+    on_policy, temperature = config.loss == "on_policy", config.temperature
+    divergences, logprobs = token_divergences(
+        model, teacher, input_ids, where=mask, temperature=temperature, reverse=on_policy
+    )
+    soft = soft_loss(divergences, mask, temperature, tokens)
+    if on_policy or config.soft_weight == 1:
+        return soft
+    return config.soft_weight * soft + (1 - config.soft_weight) * sft_loss(logprobs, mask, tokens)

@@ -1,4 +1,4 @@
-"""The training loop of distillation. Taught in ch08.
+"""A step of distillation, and the run of them. Taught in ch08, sections 8.7, 8.8 and 8.13.
 
     examples = build_sft_examples(rows, tokenizer)
     train, validation = split_examples(examples)
@@ -9,7 +9,7 @@ What every training needs besides (checkpoints, metrics, guards, Ctrl-C) is in `
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -20,14 +20,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from shared.distillation.config import DistillConfig
 from shared.distillation.examples import SFTExample, sft_prompt
-from shared.distillation.loss import sft_loss, token_divergences
+from shared.distillation.loss import distillation_loss
 from shared.evaluation.data import with_ids
 from shared.generation.completions import generate
-from shared.generation.logprobs import token_logprobs
 from shared.model.fingerprint import fingerprint
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM, ensure_known
-from shared.training.batches import aggregate, micro_batches
+from shared.training.batches import micro_batches
 from shared.training.trainer import Trainer, scheduled_rate, training_numerics
 
 # --- batches ------------------------------------------------------------------------------------------------
@@ -37,7 +36,7 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     """The numbers of the examples of each batch of an epoch: every example once, those of a batch of similar length.
 
     Sorting by length saves padding. Which examples of equal length meet, and the order of the batches, is drawn anew
-    for each (seed, epoch).
+    for each (seed, epoch). Taught in ch08, section 8.8.
     """
     rng = random.Random(f"examples-{seed}-{epoch}")
     order = list(range(len(lengths)))
@@ -53,7 +52,8 @@ def collate(
 ) -> tuple[Tensor, Tensor]:
     """Token ids (rows, length), padded on the right, and the mask (rows, length - 1) of `input_ids[:, 1:]`.
 
-    The mask follows from the lengths: the pad token may be the end token, which carries loss.
+    The mask follows from the lengths: the pad token may be the end token, which carries loss. Taught in ch08,
+    section 8.7.
     """
     rows = [torch.tensor(example.input_ids) for example in examples]
     masks = [torch.tensor(example.completion_mask) for example in examples]
@@ -63,32 +63,14 @@ def collate(
 
 
 def cut_examples(examples: Sequence[SFTExample], most_tokens: int) -> list[list[SFTExample]]:
-    """Micro-batches of similar length, each of at most `most_tokens` tokens with its padding."""
+    """Micro-batches of similar length, of at most `most_tokens` tokens with padding. Taught in ch08, section 8.8."""
     lengths = torch.tensor([len(example) for example in examples], dtype=torch.long)
-    cuts = micro_batches(lengths, torch.arange(len(examples)), most_tokens)
-    return [[examples[i] for i in cut.tolist()] for cut in cuts]
-
-
-@torch.no_grad()
-def validation_loss(
-    model: CausalLM,
-    examples: Sequence[SFTExample],
-    pad_id: int,
-    *,
-    most_tokens: int = 2_048,
-    precision: str = "fp32",
-) -> float:
-    """`sft_loss` over all these examples, `most_tokens` tokens at a time."""
-    total, loss = completion_tokens(examples), 0.0
-    for batch in cut_examples(examples, most_tokens):
-        input_ids, mask = collate(batch, pad_id, model.device)
-        with training_numerics(model, precision):
-            loss += sft_loss(token_logprobs(model, input_ids, where=mask), mask, total).item()
-    return loss
+    parts = micro_batches(lengths, torch.arange(len(examples)), most_tokens)
+    return [[examples[number] for number in part.tolist()] for part in parts]
 
 
 def completion_tokens(examples: Sequence[SFTExample]) -> int:
-    """How many tokens of the examples carry loss."""
+    """How many tokens of these examples carry loss. Taught in ch08, section 8.8."""
     return sum(example.completion_length for example in examples)
 
 
@@ -98,6 +80,8 @@ def completion_tokens(examples: Sequence[SFTExample]) -> int:
 class DistillationTrainer(Trainer):
     """Distillation, as the config says: on a teacher's texts, on its probabilities, or on-policy.
 
+    Taught in ch08, section 8.8.
+
     Args:
         model: the student; it is trained in place.
         examples: what to train on, from `build_sft_examples`.
@@ -106,21 +90,20 @@ class DistillationTrainer(Trainer):
         problems: dicts with `problem` and `answer`, on which greedy accuracy is measured then.
         teacher: the model whose probabilities are learned; needed unless `config.loss` is "hard". It must have the
             student's vocabulary.
-        on_step: called with the metrics of each step.
-        progress: show a bar.
+        options: `on_step` and `progress` of `Trainer`.
 
     Attributes:
-        history: a dict of metrics for every step: `loss` (see `config.loss`), `epoch` (from 0), `grad_norm` (before
-            clipping), `learning_rate`, `tokens_per_second` (completion tokens), `seconds`, `skipped` (steps without an
-            update because of numbers that were not finite, so far), `length_mean` (completion tokens an example), and
-            where it was evaluated `eval_loss` and `eval_accuracy`.
+        history: the metrics of every step: `loss` (see `config.loss`), `epoch` (from 0), `length_mean` (completion
+            tokens an example), those of `Trainer`, and where it was evaluated `eval_loss` and `eval_accuracy`.
 
     Raises ValueError if there are no examples, one is longer than the model's context or of another tokenizer, or the
     teacher does not fit.
     """
 
-    free_settings: ClassVar = Trainer.free_settings - {"steps"}  # the learning rate falls until the last one
     shown: ClassVar = {"loss": "loss", "eval_loss": "validation", "eval_accuracy": "accuracy"}
+    free_settings: ClassVar = Trainer.free_settings - {
+        "steps"
+    }  # the learning rate falls until the last of them
 
     def __init__(
         self,
@@ -132,22 +115,21 @@ class DistillationTrainer(Trainer):
         validation: Sequence[SFTExample] | None = None,
         problems: Sequence[dict] | None = None,
         teacher: CausalLM | None = None,
-        on_step: Callable[[dict], object] | None = None,
-        progress: bool = True,
+        **options,
     ):
         config = config or DistillConfig()
         self.examples, self.validation = list(examples), list(validation or ())
         self.teacher = None if config.loss == "hard" else teacher
-        _check_inputs(model, self.examples, self.validation, self.teacher, config)
+        ensure_fitting(model, self.examples, self.validation, self.teacher, config)
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval()
         self.problems = with_ids(list(problems)[: config.eval_problems]) if problems else []
         self.lengths = [len(example) for example in self.examples]
         self.steps_per_epoch = -(-len(self.examples) // config.batch_size)
-        self._batches: tuple[int, list[list[int]]] = (-1, [])  # of the current epoch
+        self.epoch, self.batches = None, []
         if config.steps is None:
             config = replace(config, steps=config.epochs * self.steps_per_epoch)
-        super().__init__(model, tokenizer, config, on_step=on_step, progress=progress)
+        super().__init__(model, tokenizer, config, **options)
 
     def learning_rate(self) -> float:
         """Warm-up, then a cosine to the last step."""
@@ -161,98 +143,82 @@ class DistillationTrainer(Trainer):
         )
 
     def train_step(self) -> dict[str, float]:
-        """One step on one batch."""
-        epoch, examples = self._batch()
+        """One step on one batch, micro-batch by micro-batch."""
+        examples = self.next_batch()
         if self.config.loss == "on_policy":
             examples = self.sampled(examples)
-        tokens = completion_tokens(examples)
-        loss = 0.0
-        for input_ids, mask in self.micro_batches(examples):
-            part = self._loss(input_ids, mask, tokens)
-            part.backward()
-            loss += part.item()
-        metrics = {"epoch": epoch, "length_mean": tokens / len(examples), "tokens": tokens}
+        tokens, loss = completion_tokens(examples), 0.0
+        for part in self.micro_batches(examples):
+            part_loss = self.part_loss(part, tokens, self.teacher)
+            part_loss.backward()
+            loss += part_loss.item()
+        metrics = {"epoch": self.epoch, "length_mean": tokens / len(examples), "tokens": tokens}
         return metrics | self.optimizer_step({"loss": loss})
 
-    def _batch(self) -> tuple[int, list[SFTExample]]:
-        """The epoch of this step, and the examples of its batch."""
-        config = self.config
+    def part_loss(self, part: Sequence[SFTExample], tokens: int, teacher: CausalLM | None) -> Tensor:
+        """What a part of a batch with so many completion tokens adds to its loss."""
+        input_ids, mask = collate(part, self.tokenizer.pad_id, self.model.device)
+        with training_numerics(self.model, self.config.precision):
+            return distillation_loss(self.model, teacher, input_ids, mask, self.config, tokens)
+
+    def next_batch(self) -> list[SFTExample]:
+        """The examples of this step."""
         epoch, place = divmod(self.step, self.steps_per_epoch)
-        if self._batches[0] != epoch:
-            self._batches = epoch, epoch_batches(self.lengths, config.batch_size, config.seed, epoch)
-        return epoch, [self.examples[number] for number in self._batches[1][place]]
+        if self.epoch != epoch:
+            self.epoch = epoch
+            self.batches = epoch_batches(self.lengths, self.config.batch_size, self.config.seed, epoch)
+        return [self.examples[number] for number in self.batches[place]]
 
-    def micro_batches(self, examples: Sequence[SFTExample]) -> list[tuple[Tensor, Tensor]]:
-        """Token ids and masks of the examples, sorted by length."""
-        cuts = cut_examples(examples, self.config.micro_batch_tokens)
-        return [collate(cut, self.tokenizer.pad_id, self.model.device) for cut in cuts]
-
-    def _loss(self, input_ids: Tensor, mask: Tensor, tokens: int) -> Tensor:
-        """A micro-batch's share of the loss of a batch with so many completion tokens."""
-        config = self.config
-        with training_numerics(self.model, config.precision):
-            if self.teacher is None:
-                return sft_loss(token_logprobs(self.model, input_ids, where=mask), mask, tokens)
-            divergences, logprobs = token_divergences(
-                self.model, self.teacher, input_ids, where=mask, temperature=config.temperature,
-                reverse=config.loss == "on_policy",
-            )  # fmt: skip
-        soft = config.temperature**2 * aggregate(divergences, mask, "token", tokens=tokens)
-        if config.loss == "on_policy" or config.soft_weight == 1:
-            return soft
-        return config.soft_weight * soft + (1 - config.soft_weight) * sft_loss(logprobs, mask, tokens)
+    def micro_batches(self, examples: Sequence[SFTExample]) -> list[list[SFTExample]]:
+        """The parts of a batch whose gradients add up."""
+        return cut_examples(examples, self.config.micro_batch_tokens)
 
     def sampled(self, examples: Sequence[SFTExample]) -> list[SFTExample]:
         """The examples with what the student writes now instead of what the teacher wrote."""
+        prompts, seed = [example.prompt for example in examples], self.config.seed * 1_000_000 + self.step
+        most = self.config.max_new_tokens
         completions = generate(
-            self.plain_model(), self.tokenizer, [example.prompt for example in examples], temperature=1.0,
-            max_new_tokens=self.config.max_new_tokens, seed=self.config.seed * 1_000_000 + self.step,
-        )  # fmt: skip
-        return [
-            replace(example, completion=written.text,
-                    input_ids=example.input_ids[: example.prompt_length] + written.token_ids)
-            for example, written in zip(examples, completions, strict=True)
-        ]  # fmt: skip
-
-    def validation_loss(self, examples: Sequence[SFTExample]) -> float:
-        """`validation_loss` of the current model."""
-        config = self.config
-        return validation_loss(
-            self.plain_model(), examples, self.tokenizer.pad_id, most_tokens=config.micro_batch_tokens,
-            precision=config.precision,
-        )  # fmt: skip
-
-    # What the loop in `Trainer` asks for
+            self.plain_model(), self.tokenizer, prompts, temperature=1.0, max_new_tokens=most, seed=seed
+        )
+        texts = []
+        for example, completion in zip(examples, completions, strict=True):
+            ids = example.input_ids[: example.prompt_length] + completion.token_ids
+            texts.append(replace(example, completion=completion.text, input_ids=ids))
+        return texts
 
     def evaluate(self) -> dict[str, float]:
         """The loss on the validation examples and greedy accuracy on the problems, as far as there are any."""
-        config, metrics = self.config, {}
+        metrics = {}
         if self.validation:
-            metrics["eval_loss"] = self.validation_loss(self.validation)
+            metrics["eval_loss"] = self.validation_loss()
         if self.problems:
-            prompt = partial(sft_prompt, tokenizer=self.tokenizer, prompt_style=config.prompt_style)
+            prompt = partial(sft_prompt, tokenizer=self.tokenizer, prompt_style=self.config.prompt_style)
             metrics["eval_accuracy"] = self.greedy_accuracy(self.problems, prompt)
         return metrics
 
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """`sft_loss` over all validation examples."""
+        tokens, parts = completion_tokens(self.validation), self.micro_batches(self.validation)
+        return sum(self.part_loss(part, tokens, None).item() for part in parts)
+
     def learns_from(self) -> dict[str, str]:
-        """Examples and teacher must be the same when a run goes on."""
+        """Fingerprints of the texts and of the teacher."""
         rows = [(example.input_ids, example.prompt_length) for example in self.examples]
-        teacher = "" if self.teacher is None else fingerprint(self.teacher)
-        digest = hashlib.sha256(f"{rows} {teacher}".encode()).hexdigest()[:16]
-        return {"examples or another teacher": digest}
+        teacher = {} if self.teacher is None else {"teacher's weights": fingerprint(self.teacher)}
+        return {"examples": hashlib.sha256(f"{rows}".encode()).hexdigest()[:16]} | teacher
 
 
-def _check_inputs(
+def ensure_fitting(
     model: CausalLM,
     examples: list[SFTExample],
     validation: list[SFTExample],
     teacher: CausalLM | None,
     config: DistillConfig,
 ) -> None:
+    """Raises ValueError for examples or a teacher that the model cannot learn from."""
     if not examples:
-        raise ValueError(
-            "There are no examples to train on: see what build_sft_examples has left out and why."
-        )
+        raise ValueError("There are no examples to train on: see what build_sft_examples left out and why.")
     longest, context = max(map(len, examples + validation)), model.config.context_length
     if longest > context:
         raise ValueError(
@@ -262,10 +228,11 @@ def _check_inputs(
     ensure_known(torch.tensor([max(example.input_ids) for example in examples + validation]), model)
     if config.loss != "hard" and teacher is None:
         raise ValueError(f"The loss {config.loss!r} needs a teacher: give its model, or take 'hard'.")
-    if teacher is not None and teacher.config.vocab_size != model.config.vocab_size:
+    sizes = [one.config.vocab_size for one in (teacher or model, model)]
+    if sizes[0] != sizes[1]:
         raise ValueError(
-            f"The teacher has {teacher.config.vocab_size} tokens, the student {model.config.vocab_size}: their "
-            "probabilities can be compared only with one vocabulary; distil on the teacher's texts instead."
+            f"The teacher has {sizes[0]} tokens, the student {sizes[1]}: their probabilities can be compared only with "
+            "one vocabulary; distil on the teacher's texts instead."
         )
 
 
@@ -275,21 +242,14 @@ def train_distillation(
     examples: Sequence[SFTExample],
     config: DistillConfig | None = None,
     *,
-    validation: Sequence[SFTExample] | None = None,
-    problems: Sequence[dict] | None = None,
-    teacher: CausalLM | None = None,
-    on_step: Callable[[dict], object] | None = None,
-    progress: bool = True,
     resume: bool = True,
+    **options,
 ) -> DistillationTrainer:
     """Distil and return the trainer: `.model` is the student, which was trained in place, `.history` the metrics.
 
-    The arguments are those of `DistillationTrainer`, and `resume` that of `Trainer.train`, which also says what is
-    raised.
+    `options` are the other arguments of `DistillationTrainer`; `resume` and what is raised are those of
+    `Trainer.train`. Taught in ch08, section 8.8.
     """
-    trainer = DistillationTrainer(
-        model, tokenizer, examples, config, validation=validation, problems=problems, teacher=teacher,
-        on_step=on_step, progress=progress,
-    )  # fmt: skip
+    trainer = DistillationTrainer(model, tokenizer, examples, config, **options)
     trainer.train(resume=resume)
     return trainer

@@ -1,0 +1,75 @@
+"""The rows that examples are made of, in any of three spellings. Used by ch08.
+
+A row is a dict:
+
+    a teacher's row (`shared.teacher`)     problem, answer, thinking, content, correct, finish_reason
+    the public sets                        problem, gtruth_answer, message_thinking, message_content
+    a problem with its solution            problem, answer, solution
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.evaluation.data import read_rows
+from shared.grader.grading import extract_answer, grade
+
+SPELLINGS = {
+    "problem": ("problem",),
+    "answer": ("answer", "gtruth_answer"),
+    "thinking": ("thinking", "message_thinking"),
+    "content": ("content", "message_content", "solution"),
+}
+
+
+def load_rows(path: Path | str) -> list[dict]:
+    """The rows of a JSON (a list of objects) or JSON Lines file. Raises FileNotFoundError or ValueError."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}: give the path of a JSON or JSON Lines file.")
+    return read_rows(path)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A row with the course's names; `problem`, `thinking` and `content` have no white space around them."""
+
+    problem: str
+    thinking: str
+    content: str
+    answer: str | None
+    correct: bool | None
+    finish_reason: str | None
+
+    def is_right(self) -> bool:
+        """Whether the verifier accepts it; a teacher's row says so, others are graded now."""
+        if self.correct is not None:
+            return self.correct
+        answer = extract_answer(self.content)
+        return answer is not None and grade(answer, self.answer)
+
+
+def read_solution(row: dict, number: int, needs_answer: bool) -> Solution:
+    """The solution in a row. Raises ValueError, with the row's number, for one that lacks something."""
+    if not isinstance(row, dict):
+        raise ValueError(f"Row {number} is no dictionary: give one with 'problem', 'answer' and 'content'.")
+    found = {field: _first(row, names) for field, names in SPELLINGS.items()}
+    if found["answer"] is None and "solution" in row:
+        found["answer"] = extract_answer(row["solution"])
+    needed = ("problem", "content", "answer") if needs_answer else ("problem", "content")
+    for field, value in found.items():
+        missing = value is None and field in needed
+        if missing or not isinstance(value, str | None):
+            names = " or ".join(map(repr, SPELLINGS[field]))
+            raise ValueError(f"Row {number} has no text in the field {names}: add it.")
+    if not found["problem"].strip() or (needs_answer and not found["answer"].strip()):
+        raise ValueError(f"Row {number} has an empty problem or answer: fill it in, or delete the row.")
+    problem, thinking, content = (
+        (found[field] or "").strip() for field in ("problem", "thinking", "content")
+    )
+    correct = row.get("correct") if isinstance(row.get("correct"), bool) else None
+    return Solution(problem, thinking, content, found["answer"], correct, row.get("finish_reason"))
+
+
+def _first(row: dict, names: Iterable[str]) -> object:
+    return next((row[name] for name in names if row.get(name) is not None), None)
