@@ -1,7 +1,7 @@
 """Another language model as the judge of two answers. Taught in appendix F, section F.8.
 
-    server = Server("qwen3:8b")                    # with OPENAI_BASE_URL and OPENAI_API_KEY in the environment
-    judgements = judge_pairs(functools.partial(ask_all, server), pairs)
+    server = Server("qwen3:8b")  # of appendix/h_server.py, with OPENAI_BASE_URL and OPENAI_API_KEY in the environment
+    judgements = judge_pairs(lambda messages: [reply.content for reply in ask_all(server, messages)], pairs)
     print(position_bias(judgements))
 
 Every pair is put in both orders. What a judge writes is untrusted text: `parse_verdict` takes one form of it and
@@ -9,14 +9,11 @@ nothing else, and never runs it. What the candidates write goes into the judge's
 prompt says where they begin and end, and a verdict in them is never read.
 """
 
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from shared.evaluation.statistics import mean_interval
-from shared.teacher.protocol import AskAgain, NoConnection, Refused, Server, Unanswered
-from shared.teacher.server import in_a_thread
 
 RUBRIC = """\
 You compare two answers to a problem. Judge only whether they are right:
@@ -26,7 +23,6 @@ You compare two answers to a problem. Judge only whether they are right:
 End with one line of its own: "Verdict: A" if A is better, "Verdict: B" if B is, "Verdict: tie" if neither is."""
 VERDICT = re.compile(r"Verdict: (A|B|tie)")
 MARK = re.compile(r"<{3,}|>{3,}")
-LONGEST_WAIT = 60.0  # seconds between two tries
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ def parse_verdict(reply: str) -> str | None:
 def judge_pairs(ask: Callable[[list[str]], list[str]], pairs: Sequence[Pair]) -> list[Judgement]:
     """Have every pair judged in both orders.
 
-    `ask` gets all messages and returns as many replies in the same order, such as `functools.partial(ask_all, server)`.
+    `ask` gets all messages and returns the texts of as many replies, in the same order.
     Taught in appendix F, section F.8. Raises ValueError if there is no pair or the replies are not as many.
     """
     if not pairs:
@@ -113,46 +109,3 @@ def position_bias(judgements: Sequence[Judgement]) -> tuple[float, float, float]
     """
     sign = {"A": 1, "B": -1}
     return mean_interval([(sign.get(j.as_given, 0) + sign.get(j.swapped, 0)) / 2 for j in judgements])
-
-
-# ----------------------------------------------------------------------------------------------------- a server
-
-
-def ask_all(server: Server, messages: Sequence[str], *, max_tokens: int = 1024) -> list[str]:
-    """The server's reply to each message, at temperature 0, without its thinking; for scripts and notebooks alike.
-
-    Up to `server.concurrency` requests are under way at a time, and each is tried up to `server.tries` times.
-    Ctrl-C, or the notebook's stop button, drops the requests under way and raises KeyboardInterrupt.
-
-    Raises:
-        ConnectionError: the server refuses the key, lacks the model, or a message got no answer.
-    """
-    return in_a_thread(_ask_all(server, messages, max_tokens))
-
-
-async def _ask_all(server: Server, messages: Sequence[str], max_tokens: int) -> list[str]:
-    places = asyncio.Semaphore(server.concurrency)
-    async with server.client() as client:
-
-        async def ask(message: str) -> str:
-            body = server.body(message, temperature=0, max_tokens=max_tokens)
-            async with places:
-                return await _ask(server, client, body)
-
-        return list(await asyncio.gather(*map(ask, messages)))
-
-
-async def _ask(server: Server, client, body: dict) -> str:
-    """One reply, with as many tries as it may take."""
-    tried = 0
-    while True:
-        try:
-            return (await server.ask(client, body)).content
-        except NoConnection as failure:
-            raise Refused(f"{failure}: start the server, or check OPENAI_BASE_URL.") from failure
-        except (AskAgain, Unanswered) as failure:
-            tried += 1
-            if isinstance(failure, Unanswered) or tried == server.tries:
-                raise Refused(f"A message got no answer ({failure}): mend that, then ask again.") from failure
-            back_off = min(LONGEST_WAIT, server.first_wait * 2 ** (tried - 1))
-            await asyncio.sleep(back_off if failure.wait is None else failure.wait)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from shared.generation.completions import stream
 from shared.model.tokenizer import THINK_TAGS, Tokenizer
 from shared.model.transformer import CausalLM
+from shared.teacher.replies import Parts, split_thinking
 
 Message = dict[str, str]
 
@@ -40,16 +41,8 @@ class ChatPrompt(NamedTuple):
     dropped: int
 
 
-class Parts(NamedTuple):
-    """A reply in two: the thinking and the answer. `still_thinking`: the thinking has not been closed (yet)."""
-
-    thinking: str
-    answer: str
-    still_thinking: bool
-
-
 @dataclass(frozen=True)
-class Reply:
+class ChatReply:
     """A reply, as far as it is there.
 
     Attributes:
@@ -137,33 +130,26 @@ def answered(messages: Sequence[Message]) -> list[Message]:
 # --- the reply ------------------------------------------------------------------------------------------------
 
 
-def split_thinking(text: str, *, opened: bool = False, finished: bool = True) -> Parts:
-    """Separate what a model thinks from what it answers. Taught in appendix G, section G.5.
-
-    Args:
-        text: what the model wrote so far. Only a `<think>` at its start opens the thinking.
-        opened: the prompt already ends with `<think>`, as some chat templates have it.
-        finished: no more text comes. Before that, what may become a tag is held back, so that thinking and answer only
-            ever grow at their ends.
-    """
-    start, end = THINK_TAGS
-    text = text.lstrip()
-    if not finished:
-        text = text.removesuffix(unfinished_tag(end if opened or text.startswith(start) else start, text))
-    if not opened and not text.startswith(start):
-        return Parts("", text.rstrip(), False)
-    inside, tag, answer = (text if opened else text.removeprefix(start)).partition(end)
-    return Parts(inside.strip(), answer.strip(), not tag)
-
-
 def unfinished_tag(tag: str, text: str) -> str:
     """The longest beginning of the tag, short of all of it, that the text ends with."""
     return next((tag[:n] for n in range(len(tag) - 1, 0, -1) if text.endswith(tag[:n])), "")
 
 
+def split_so_far(text: str, *, opened: bool, finished: bool) -> Parts:
+    """`split_thinking` of a text that may still grow: what may become a tag is held back until that is known.
+
+    So thinking and answer only ever grow at their ends. Taught in appendix G, section G.5.
+    """
+    start, end = THINK_TAGS
+    if not finished:
+        inside = opened or text.lstrip().startswith(start)
+        text = text.removesuffix(unfinished_tag(end if inside else start, text))
+    return split_thinking(text, opened)
+
+
 def stream_reply(
     model: CausalLM, tokenizer: Tokenizer, messages: Sequence[Message], settings: ChatSettings
-) -> Iterator[Reply]:
+) -> Iterator[ChatReply]:
     """Answer the last message and yield the reply again and again while it grows. Taught in appendix G, section G.6.
 
     The last one is `finished`. To stop the model, close the generator. Raises ValueError as `chat_prompt` and
@@ -193,10 +179,11 @@ def stream_reply(
         finished = piece is None
         text += piece or ""
         tokens += len(tokenizer.encode(piece or ""))
-        yield Reply(split_thinking(text, opened=opened, finished=finished), prompt, tokens, seconds, finished)
+        parts = split_so_far(text, opened=opened, finished=finished)
+        yield ChatReply(parts, prompt, tokens, seconds, finished)
 
 
-def status_line(reply: Reply) -> str:
+def status_line(reply: ChatReply) -> str:
     """One line about a reply: its length, its speed, and what was left out of the prompt."""
     line = f"{reply.tokens} tokens, {reply.tokens_per_second:.1f} tokens/s; prompt of {reply.prompt.tokens} tokens"
     if reply.prompt.dropped:

@@ -24,7 +24,7 @@ import gradio as gr
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
-from appendix.g_chat import ChatSettings, Message, Reply, answered, status_line, stream_reply
+from appendix.g_chat import ChatReply, ChatSettings, Message, answered, status_line, stream_reply
 from appendix.g_chat_terminal import FAILURES, chat_parser, settings_from
 from shared.formats.loading import load_model
 
@@ -148,8 +148,8 @@ def respond(
 
 
 def at_most_every(
-    seconds: float, replies: Iterator[Reply], clock: Callable[[], float] = time.monotonic
-) -> Iterator[Reply]:
+    seconds: float, replies: Iterator[ChatReply], clock: Callable[[], float] = time.monotonic
+) -> Iterator[ChatReply]:
     """The first reply, those that come so long after the one before, and the last: a browser needs no more."""
     due = clock()
     for reply in replies:
@@ -158,7 +158,7 @@ def at_most_every(
             due = clock() + seconds
 
 
-def shown(reply: Reply) -> list[gr.ChatMessage]:
+def shown(reply: ChatReply) -> list[gr.ChatMessage]:
     """The thinking as a fold-out, open while it goes on, and the answer."""
     thinking, answer, still_thinking = reply.parts
     messages = []

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from appendix.g_chat import ChatSettings, Message, Reply, status_line, stream_reply
+from appendix.g_chat import ChatReply, ChatSettings, Message, status_line, stream_reply
 from shared.formats.loading import load_model
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
@@ -81,7 +81,7 @@ def answer_aloud(
     model: CausalLM, tokenizer: Tokenizer, messages: Sequence[Message], settings: ChatSettings
 ) -> str:
     """Print the reply while it grows; return the answer without the thinking, as far as it came."""
-    last: Reply | None = None
+    last: ChatReply | None = None
     try:
         for reply in stream_reply(model, tokenizer, messages, settings):
             show_more(last, reply)
@@ -97,7 +97,7 @@ def answer_aloud(
     return last.parts.answer
 
 
-def show_more(last: Reply | None, reply: Reply) -> None:
+def show_more(last: ChatReply | None, reply: ChatReply) -> None:
     """Print what a reply has more than the one before: the thinking in brackets, then the answer."""
     thought, said = (last.parts.thinking, last.parts.answer) if last else ("", "")
     thinking, answer, _ = reply.parts

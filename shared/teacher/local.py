@@ -1,26 +1,18 @@
-"""A model of ours as the teacher. Taught in ch08."""
+"""A model of ours as the teacher, its answers in a file. Used by ch08."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from shared.generation.completions import Completion, generate
+from shared.generation.completions import generate
 from shared.generation.prompts import render_prompt
 from shared.model.fingerprint import fingerprint
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.progress import progress_bar
 from shared.support.values import ensure_at_least_one, plain_seed
-from shared.teacher.samples import (
-    Job,
-    Reply,
-    SamplesFile,
-    Tally,
-    chat_question,
-    check_problems,
-    check_sampling,
-    split_thinking,
-)
+from shared.teacher.replies import make_reply
+from shared.teacher.samples import Job, SamplesFile, Tally, chat_question, ensure_sampling, unified_problems
 
 
 def ask_model(
@@ -60,37 +52,33 @@ def ask_model(
     Raises:
         ValueError: for settings out of range, problems without the fields, or a file that does not fit.
     """
-    problems = check_problems(problems)
-    check_sampling(num_samples, temperature, top_p, max_new_tokens)
-    seed = plain_seed(seed)
+    problems = unified_problems(problems)
+    ensure_sampling(num_samples, temperature, top_p, max_new_tokens)
     ensure_at_least_one(batch_size=batch_size)
-
-    def question(problem: str) -> str:
-        return prompt(problem) if callable(prompt) else render_prompt(problem, prompt)
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    sampling["seed"] = plain_seed(seed)
 
     def render(problem: str) -> str:
-        if not chat:
-            return question(problem)
-        return tokenizer.apply_chat_template([{"role": "user", "content": chat_question(problem, prompt)}])
+        if chat:
+            message = {"role": "user", "content": chat_question(problem, prompt)}
+            return tokenizer.apply_chat_template([message])
+        return prompt(problem) if callable(prompt) else render_prompt(problem, prompt)
 
-    settings = {
-        "model": name, "weights": fingerprint(model), "chat": chat, "prompt": question("Compute 1+1."),
-        "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed,
-    }  # fmt: skip
-    with SamplesFile(path, settings, problems, keep_rejected) as file:
+    settings = {"model": name, "weights": fingerprint(model), "chat": chat, "prompt": render("Compute 1+1.")}
+    with SamplesFile(path, settings | sampling, problems, keep_rejected) as file:
         tally, jobs = file.tally(num_samples), file.jobs(num_samples)
         total = len(problems) * num_samples
         with progress_bar(total, unit="sample", shown=progress, done=total - len(jobs)) as bar:
             for batch, samples in _batches(jobs, batch_size):
                 prompts = [render(problem["problem"]) for problem in batch]
-                completions = generate(
-                    model, tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
-                    num_samples=len(samples), first_sample=samples[0], seed=seed, batch_size=batch_size,
+                made = generate(
+                    model, tokenizer, prompts, num_samples=len(samples), first_sample=samples[0],
+                    batch_size=batch_size, **sampling,
                 )  # fmt: skip
-                for problem, text, made in zip(batch, prompts, completions, strict=True):
+                for problem, text, answers in zip(batch, prompts, made, strict=True):
                     prompt_tokens = len(tokenizer.encode(text))
-                    for sample, each in zip(samples, made if len(samples) > 1 else [made], strict=True):
-                        reply = _reply(each, prompt_tokens)
+                    for sample, each in zip(samples, answers if len(samples) > 1 else [answers], strict=True):
+                        reply = make_reply(each, prompt_tokens)
                         tally.count(reply, file.add((problem, sample), reply))
                 bar.update(len(batch) * len(samples))
                 bar.set_postfix(tally.short())
@@ -110,8 +98,3 @@ def _batches(jobs: list[Job], batch_size: int) -> Iterator[tuple[list[dict], ran
         size = max(1, batch_size // len(samples))
         for start in range(0, len(problems), size):
             yield problems[start : start + size], samples
-
-
-def _reply(completion: Completion, prompt_tokens: int) -> Reply:
-    thinking, content = split_thinking(completion.text)
-    return Reply(thinking, content, completion.finish_reason, prompt_tokens, len(completion.token_ids))

@@ -1,66 +1,35 @@
-"""What a teacher wrote, graded, and the files it goes to, so that no sample is asked for twice. Taught in ch08.
-
-A row has the fields of the public distillation sets, `problem`, `answer` (the gold answer), `thinking` and `content`
-(without white space around them), and `unique_id`, `sample` (0, 1, ...), `correct`, `finish_reason`, `prompt_tokens`,
-`tokens` (None where a server does not count) and `model`.
-"""
+"""The files that a teacher's answers go to, so that no sample is asked for twice. Used by ch08."""
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from filelock import FileLock, Timeout
 
 from shared.evaluation.data import unify, with_ids
-from shared.generation.completions import CUT_SHORT
 from shared.generation.prompts import render_prompt
 from shared.generation.sampling import Sampling
-from shared.grader.grading import extract_answer, grade
-from shared.model.tokenizer import THINK_TAGS
 from shared.support.jsonl import append_jsonl, read_jsonl
 from shared.support.values import ensure_at_least_one
+from shared.teacher.replies import Reply, is_kept, make_row
 
 Job = tuple[dict, int]  # a problem and the number of the sample
 
 
-@dataclass(frozen=True)
-class Reply:
-    """One answer of a teacher, its thinking apart. The counts of tokens are None where they are not known."""
-
-    thinking: str
-    content: str
-    finish_reason: str
-    prompt_tokens: int | None = None
-    tokens: int | None = None
-
-
 @dataclass
 class Tally:
-    """What came of a run.
+    """What came of a run: `kept` and `rejected` samples, those of earlier runs into the same file included.
 
-    `kept` and `rejected` are numbers of samples, those of earlier runs into the same file included. The rest is of
-    this run alone: `failed` samples that could not be had, `asked` answers that came, `retries` requests that were made
-    again, tokens, prices in any currency for a million tokens, `uncounted` answers whose tokens the server did not
-    tell, and why the last failure failed.
+    The rest is of this run alone: `asked` answers that came, and the tokens that were read and written for them.
     """
 
     kept: int = 0
     rejected: int = 0
-    failed: int = 0
     asked: int = 0
-    retries: int = 0
     prompt_tokens: int = 0
     tokens: int = 0
-    uncounted: int = 0
-    price_in: float = 0.0
-    price_out: float = 0.0
-    last_failure: str | None = None
-
-    @property
-    def cost(self) -> float:
-        """Price of the answers that came in this run, in the currency of the prices."""
-        return (self.prompt_tokens * self.price_in + self.tokens * self.price_out) / 1e6
 
     def count(self, reply: Reply, kept: bool) -> None:
         """Add one answer."""
@@ -69,38 +38,18 @@ class Tally:
         self.rejected += not kept
         self.prompt_tokens += reply.prompt_tokens or 0
         self.tokens += reply.tokens or 0
-        self.uncounted += reply.tokens is None
 
     def short(self) -> dict[str, str | int]:
         """What stands behind a progress bar."""
-        cost = {"cost": f"{self.cost:.4f}"} if self.price_in or self.price_out else {}
-        return {"kept": self.kept, "rejected": self.rejected, "tokens": self.tokens, **cost}
+        return {"kept": self.kept, "rejected": self.rejected, "tokens": self.tokens}
 
     def __str__(self) -> str:
         answered = self.kept + self.rejected
         share = f" ({100 * self.kept / answered:.1f} % kept)" if answered else ""
-        text = f"{self.kept} kept, {self.rejected} rejected{share}"
-        text += f"; this run: {self.asked} answers, {self.retries} retries, "
-        text += f"{self.prompt_tokens:,} tokens read, {self.tokens:,} written"
-        if self.uncounted:
-            text += f" ({self.uncounted} answers came without a count)"
-        if self.failed:
-            text += f", {self.failed} failed (the last one: {self.last_failure}; run again to ask for them)"
-        return text + (f", cost {self.cost:.4f}" if self.price_in or self.price_out else "")
-
-
-def split_thinking(text: str) -> tuple[str, str]:
-    """Thinking and content of a text with `<think>` tags, each without white space around it.
-
-    The opening tag may be missing, since some chat templates put it into the prompt. Without the closing one all that
-    follows the opening one is thinking; without either all is content.
-    """
-    opening, closing = THINK_TAGS
-    head, closed, content = text.partition(closing)
-    before, opened, thinking = head.partition(opening)
-    if not opened:
-        before, thinking = ("", head) if closed else (head, "")
-    return thinking.strip(), (before + content).strip()
+        return (
+            f"{self.kept} kept, {self.rejected} rejected{share}; this run: {self.asked} answers, "
+            f"{self.prompt_tokens:,} tokens read, {self.tokens:,} written"
+        )
 
 
 def chat_question(problem: str, prompt: str | Callable[[str], str]) -> str:
@@ -110,13 +59,13 @@ def chat_question(problem: str, prompt: str | Callable[[str], str]) -> str:
     return render_prompt(problem, prompt).removeprefix("Problem: ").removesuffix("\nAnswer:")
 
 
-def check_problems(problems: Sequence[dict]) -> list[dict]:
+def unified_problems(problems: Sequence[dict]) -> list[dict]:
     """The problems with the course's fields. Raises ValueError as `with_ids` and `unify` do."""
     named = with_ids(problems, fields=("problem",))  # the answer may stand in the solution
     return [unify(problem, f"Problem {number}", number) for number, problem in enumerate(named, start=1)]
 
 
-def check_sampling(num_samples: int, temperature: float, top_p: float, max_new_tokens: int) -> None:
+def ensure_sampling(num_samples: int, temperature: float, top_p: float, max_new_tokens: int) -> None:
     """Raises ValueError for settings that are out of range or make no sense together."""
     Sampling(temperature, top_p=top_p)
     ensure_at_least_one(num_samples=num_samples, max_new_tokens=max_new_tokens)
@@ -153,9 +102,9 @@ class SamplesFile:
                 f"Another run is writing {self.path.name}: wait for it, or give another file."
             ) from error
         try:
-            self._check_settings()
+            self._compare_settings()
             self._read()
-            self._files = [self._open(path) for path in (self.rejected_path, self.path)]
+            self._files = [_open(path) for path in (self.rejected_path, self.path)]
         except BaseException:
             self._lock.release()
             raise
@@ -171,16 +120,16 @@ class SamplesFile:
         wanted = ((problem, sample) for problem in self.problems for sample in range(num_samples))
         return [job for job in wanted if _key(job) not in self.done]
 
-    def tally(self, num_samples: int, **prices: float) -> Tally:
+    def tally(self, num_samples: int) -> Tally:
         """The count at the start of a run: what earlier runs have left."""
         wanted = ((problem["unique_id"], n) for problem in self.problems for n in range(num_samples))
         kept = [self.done[key] for key in wanted if key in self.done]
-        return Tally(kept=sum(kept), rejected=len(kept) - sum(kept), **prices)
+        return Tally(kept=sum(kept), rejected=len(kept) - sum(kept))
 
     def add(self, job: Job, reply: Reply) -> bool:
-        """Grade an answer and write its row at once. Returns whether it is kept: right, and not cut short."""
-        row = _make_row(job, reply, self.settings["model"])
-        kept = row["correct"] and reply.finish_reason not in CUT_SHORT
+        """Grade an answer and write its row at once. Returns whether it is kept."""
+        row = make_row(*job, reply, self.settings["model"])
+        kept = is_kept(row)
         if not kept and not self.keep_rejected:
             del row["thinking"], row["content"]
         file = self._files[kept]
@@ -189,7 +138,7 @@ class SamplesFile:
         self.done[_key(job)] = kept
         return kept
 
-    def _check_settings(self) -> None:
+    def _compare_settings(self) -> None:
         beside = self.path.with_name(self.path.name + ".settings.json")
         files = [path for path in (self.path, self.rejected_path) if path.exists()]
         # Without a row nothing is lost: a run whose settings were wrong may have failed at once.
@@ -225,31 +174,12 @@ class SamplesFile:
                     )
                 self.done[row["unique_id"], row["sample"]] = kept
 
-    @staticmethod
-    def _open(path: Path):
-        append_jsonl(path, [])  # drops a line that was not finished
-        return path.open(
-            "a", encoding="utf-8", errors="replace", newline="\n"
-        )  # half a surrogate is no UTF-8
+
+def _open(path: Path) -> TextIO:
+    append_jsonl(path, [])  # drops a line that was not finished
+    # Half a surrogate, which JSON may hold, is no UTF-8: it becomes a question mark.
+    return path.open("a", encoding="utf-8", errors="replace", newline="\n")
 
 
 def _key(job: Job) -> tuple[str, int]:
     return job[0]["unique_id"], job[1]
-
-
-def _make_row(job: Job, reply: Reply, model: str) -> dict:
-    problem, sample = job
-    answer = extract_answer(reply.content)
-    return {
-        "unique_id": problem["unique_id"],
-        "sample": sample,
-        "problem": problem["problem"],
-        "answer": problem["answer"],
-        "thinking": reply.thinking,
-        "content": reply.content,
-        "correct": answer is not None and grade(answer, problem["answer"]),
-        "finish_reason": reply.finish_reason,
-        "prompt_tokens": reply.prompt_tokens,
-        "tokens": reply.tokens,
-        "model": model,
-    }

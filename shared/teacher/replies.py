@@ -1,0 +1,79 @@
+"""What a teacher wrote: the thinking apart from the content, and the verdict on it. Taught in ch08, section 8.3."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from shared.generation.completions import CUT_SHORT, Completion
+from shared.grader.grading import extract_answer, grade
+from shared.model.tokenizer import THINK_TAGS
+
+
+class Parts(NamedTuple):
+    """A text in two: the thinking and the answer. `still_thinking`: the thinking has not been closed (yet)."""
+
+    thinking: str
+    answer: str
+    still_thinking: bool
+
+
+def split_thinking(text: str, opened: bool | None = None) -> Parts:
+    """Separate what a model thinks from what it answers. Taught in ch08, section 8.3.
+
+    Only a `<think>` at the start opens the thinking: further on, a model may talk about the tag.
+
+    Args:
+        opened: whether the prompt ends with `<think>`, as those of some chat templates do. If None, nobody knows, and a
+            `</think>` without an opening tag before it says so.
+    """
+    start, end = THINK_TAGS
+    text = text.lstrip()
+    if opened is None:
+        opened = end in text and start not in text.partition(end)[0]
+    if not opened and not text.startswith(start):
+        return Parts("", text.rstrip(), False)
+    thinking, closed, answer = (text if opened else text.removeprefix(start)).partition(end)
+    return Parts(thinking.strip(), answer.strip(), not closed)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of a teacher, its thinking apart. The counts of tokens are None where they are not known."""
+
+    thinking: str
+    content: str
+    finish_reason: str
+    prompt_tokens: int | None = None
+    tokens: int | None = None
+
+
+def make_reply(completion: Completion, prompt_tokens: int) -> Reply:
+    """The reply that a completion of one of our models is. Taught in ch08, section 8.3."""
+    thinking, content, _ = split_thinking(completion.text)
+    return Reply(thinking, content, completion.finish_reason, prompt_tokens, len(completion.token_ids))
+
+
+def make_row(problem: dict, sample: int, reply: Reply, model: str) -> dict:
+    """What is written down of an answer, graded. Taught in ch08, section 8.3.
+
+    The fields are those of the public distillation sets, `problem`, `answer` (the gold answer), `thinking` and
+    `content`, and what tells where it comes from.
+    """
+    answer = extract_answer(reply.content)
+    return {
+        "unique_id": problem["unique_id"],
+        "sample": sample,
+        "problem": problem["problem"],
+        "answer": problem["answer"],
+        "thinking": reply.thinking,
+        "content": reply.content,
+        "correct": answer is not None and grade(answer, problem["answer"]),
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens,
+        "tokens": reply.tokens,
+        "model": model,
+    }
+
+
+def is_kept(row: dict) -> bool:
+    """Whether a student may learn from a row: right, and not cut short. Taught in ch08, section 8.3."""
+    return row["correct"] and row["finish_reason"] not in CUT_SHORT
