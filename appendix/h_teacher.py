@@ -1,4 +1,4 @@
-"""A server as the teacher, from the command line: `python -m appendix.h_teacher --help`. Taught in appendix H, H.5.
+"""A server as the teacher, from the command line: `python -m appendix.h_teacher --help`. Used in appendix H.
 
 OPENAI_BASE_URL=http://localhost:11434/v1 python -m appendix.h_teacher data.jsonl --server qwen3:8b --limit 500
 """

@@ -1,4 +1,4 @@
-"""A step of distillation, and the run of them. Taught in ch08, sections 8.7, 8.8 and 8.13.
+"""A step of distillation, and the run of them. Taught in ch08, sections 8.7 and 8.8.
 
     examples = build_sft_examples(rows, tokenizer)
     train, validation = split_examples(examples)
