@@ -13,6 +13,7 @@ PLUMBING = {
     "shared.support.*": "files, progress bars, the machine",
     "shared.plots.*": "drawing figures",
     "shared.checks.*": "the checks of exercises",
+    "shared.assets.*": "where the files of the course are",
     "shared.tiny.*": "how the tiny model and its problems were made, not how a model reasons",
     "shared.formats.*": "loading and saving; appendix D shows how",
     "shared.evaluation.data.*": "reading data sets",
