@@ -1,7 +1,7 @@
 r"""The forms an answer can take: an expression is a SymPy object, and the classes of this module stand around it.
 
 Whether `(1, 2)` is a point or an interval is not decided here: `equality.py` knows what it is compared with.
-Taught in ch03, section 3.6.
+The idea: ch03, section 3.6.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ Not covered here: anything that needs to know what a symbol means. That is the p
 (`math_parser.py`).
 
 Everything is table lookups and linear regular expressions on a string of bounded length.
-Taught in ch03, section 3.4.
+The idea: ch03, section 3.4.
 """
 
 import re

@@ -3,7 +3,7 @@ r"""The reader that finds out which form (`answer_forms.py`) a normalised answer
 It splits the tokens at commas, comparison signs and `\cup` outside all brackets, looks at what encloses what, and hands
 what is left to the expression parser (`math_parser.py`). It is syntactic: it never asks what an expression is worth.
 Not covered: systems of matrices, piecewise functions, set-builder forms other than `{x | inequality}`.
-Taught in ch03, section 3.6.
+The idea: ch03, section 3.6.
 """
 
 import re

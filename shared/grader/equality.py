@@ -14,7 +14,7 @@ Policies, where taste could differ:
   with.
 - A time without a.m. or p.m. is the same time with it, and 20:34 is 8:34 p.m.
 - A choice letter is a letter, in any case, whatever text follows it.
-Taught in ch03, section 3.6.
+The idea: ch03, section 3.6.
 """
 
 import itertools

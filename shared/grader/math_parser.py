@@ -12,7 +12,7 @@ and degrees. Not covered: integrals, sums, limits, derivatives, logic, matrices 
 around an expression (lists, intervals, equations, units) is read by `answers.py`.
 
 Bounds: `MAX_TOKENS` and `MAX_DIGITS` of `math_tokens.py`, at most `MAX_DEPTH` nested groups. No token is read
-twice, so the time is linear in their number and these bounds are bounds on the time. Taught in ch03, sections
+twice, so the time is linear in their number and these bounds are bounds on the time. The idea: ch03, sections
 3.5 and 3.6.
 """
 
@@ -74,7 +74,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}", "lfloor": "rfloor", "lceil": "rceil"}
 
 
 class ExpressionParser:
-    """Precedence climbing over a list of tokens; `parse()` must use them all. Taught in ch03, section 3.5."""
+    """Precedence climbing over a list of tokens; `parse()` must use them all. The idea: ch03, section 3.5."""
 
     def __init__(self, tokens: Sequence[Token]):
         self.tokens = list(tokens)

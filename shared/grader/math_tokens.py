@@ -2,7 +2,7 @@ r"""Tokens of mathematics as language models write it: LaTeX, plain text, or a m
 
 The tables below are the whole vocabulary. A word or command that is not in them is an error (`ParseError`) or
 plain text, never a name to be looked up. `\dfrac` and `\tfrac` are `\frac`, `\le` is `<=`, and so on: one
-token a meaning. Bounds: at most `MAX_TOKENS` tokens and `MAX_DIGITS` digits a number. Taught in ch03, section
+token a meaning. Bounds: at most `MAX_TOKENS` tokens and `MAX_DIGITS` digits a number. The idea: ch03, section
 3.5.
 """
 

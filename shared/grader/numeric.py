@@ -11,7 +11,7 @@ Two expressions are called equal if they agree at `POINTS` points. Why that is s
 - Variables stand for 64-bit numbers drawn from a hash of their name. By the Schwartz-Zippel lemma two
   different polynomials of degree d agree at such a point with probability at most d / 2^64.
 - Points where a side is not defined, or not real though nobody wrote an i (`2 \ln x` at -1), lie outside the
-  common domain and do not count; at least two points must. Taught in ch03, section 3.6.
+  common domain and do not count; at least two points must. The idea: ch03, section 3.6.
 """
 
 import hashlib

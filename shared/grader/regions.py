@@ -2,7 +2,7 @@ r"""Parts of the real line: what intervals, unions, inequalities and `\mathbb{R}
 common.
 
 A region is a sorted list of pieces that do not touch. Its ends are numbers (50 digits), so it can only be
-made of answers whose ends have a value. Taught in ch03, section 3.6.
+made of answers whose ends have a value. The idea: ch03, section 3.6.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ apples`).
 A unit is a product of powers of base dimensions and a scale, so `1 m` and `100 cm` are the same quantity, `36
 cents` is not `36` dollars, `180` degrees are `\pi` radians (but not bare `\pi`), and a word that is not in
 the table (`apples`) is a dimension of its own. Not covered: temperatures are not converted (Celsius and
-Fahrenheit differ), nor money between currencies. Taught in ch03, section 3.6.
+Fahrenheit differ), nor money between currencies. The idea: ch03, section 3.6.
 """
 
 from collections.abc import Sequence
