@@ -35,8 +35,6 @@ _FIELDS = {
     "ci95": "pair of numbers",
 }
 
-# -------------------------------------------------------------------------------------------------- the file
-
 
 def ledger_path() -> Path:
     """Where the reader's own ledger is."""
@@ -111,9 +109,6 @@ def _key(row: dict) -> tuple:
 def _place(chapter: str) -> tuple[bool, str]:
     """Chapters first, then appendices."""
     return chapter.startswith("app"), chapter
-
-
-# ---------------------------------------------------------------------------------------- the table and the plots
 
 
 def _side_by_side() -> list[tuple[dict | None, dict | None]]:
@@ -216,9 +211,7 @@ def refresh_figure(path: Path | None = None) -> Path:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m shared.evaluation.ledger", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser("python -m shared.evaluation.ledger", description="The results ledger.")
     parser.add_argument("--as-reference", action="store_true", help="make the latest rows the reference")
     parser.add_argument("--figures", action="store_true", help="draw the README's figures from the reference")
     arguments = parser.parse_args()
