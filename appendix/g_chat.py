@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shared.generation.completions import stream
+from shared.generation.stream import stream
 from shared.model.tokenizer import THINK_TAGS, Tokenizer
 from shared.model.transformer import CausalLM
 from shared.teacher.replies import Parts, split_thinking

@@ -6,8 +6,9 @@ from shared.evaluation.evaluator import Answer, EvalResult, evaluate
 from shared.evaluation.ledger import append_result, ledger_table, plot_ledger
 from shared.formats.checkpoints import export_hf, save_checkpoint
 from shared.formats.loading import load_model
-from shared.generation.completions import Completion, generate, stream
+from shared.generation.completions import Completion, generate
 from shared.generation.prompts import render_prompt
+from shared.generation.stream import stream
 from shared.grader import extract_answer, grade
 from shared.grpo import GRPOConfig, GRPOTrainer, group_advantages, grpo_loss, reward_correct, reward_format
 from shared.inference.refinement import self_refine

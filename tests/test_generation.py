@@ -13,8 +13,8 @@ import torch
 from scipy.stats import chisquare
 from torch.nn import functional as F
 
-from shared.generation import decoding
-from shared.generation.completions import Completion, _GrowingText, generate, stream
+from shared.generation import completions
+from shared.generation.completions import Completion, generate
 from shared.generation.sampling import (
     COLDEST,
     Sampling,
@@ -25,6 +25,7 @@ from shared.generation.sampling import (
     random_stream,
     sample_token,
 )
+from shared.generation.stream import stream
 from shared.model.transformer import CausalLM, ModelConfig
 
 EOS, VOCAB = 256, 260
@@ -64,7 +65,7 @@ class FixedModel(torch.nn.Module):
         self.device, self.logits, self.script, self.rows = torch.device("cpu"), logits, script, []
 
     def new_cache(self, batch_size, capacity):
-        return SimpleNamespace(select=lambda rows: None, trim=lambda: None)
+        return SimpleNamespace(select=lambda rows: None, trim=lambda: None, take=lambda caches: None)
 
     def hidden_states(self, input_ids, cache=None, attention_mask=None):
         self.rows.append(len(input_ids))
@@ -246,14 +247,14 @@ def test_ragged_batch_equals_one_by_one(model, temperature):
     assert {c.finish_reason for c in together} == {"stop", "length"}, "the case needs both"
 
 
-@pytest.mark.parametrize(("tokens", "groups"), [(1, 5), (40, 4), (80, 2), (1000, 1)])
-def test_prompts_read_in_groups_give_the_same(model, monkeypatch, tokens, groups):
+@pytest.mark.parametrize(("tokens", "count"), [(1, 5), (40, 4), (80, 2), (1000, 1)])
+def test_prompts_read_in_groups_give_the_same(model, monkeypatch, tokens, count):
     """Trap K4: prompts are read in groups of like length, and all of them then decoded as one batch."""
     settings = {"max_new_tokens": 12, "num_samples": 2, "temperature": 1.0, "seed": 3}
     expected = generate(model, TOKENIZER, PROMPTS, **settings)
-    monkeypatch.setattr(decoding, "PREFILL_TOKENS", tokens)
+    monkeypatch.setattr(completions, "PREFILL_TOKENS", tokens)
     by_length = sorted((tuple(TOKENIZER.encode(prompt)) for prompt in PROMPTS), key=len)
-    assert len(list(decoding._groups(by_length))) == groups
+    assert len(list(completions.groups(by_length))) == count
     grouped = generate(model, TOKENIZER, PROMPTS, **settings)
     assert [ids(pair) for pair in grouped] == [ids(pair) for pair in expected]
 
@@ -416,14 +417,28 @@ def test_stream_checks_its_arguments_at_once_and_leaves_the_modes_alone(model):
 
 def test_text_that_depends_on_what_stands_before_it():
     """Some tokenizers drop the space in front of a text's first word: a token cannot be decoded alone."""
-    words = [" one", " two", " three"]
-    growing = _GrowingText(
-        SimpleNamespace(decode=lambda ids: "".join(words[i] for i in ids).removeprefix(" "))
+    words = [" one", " two", " three", ""]
+    tokenizer = SimpleNamespace(
+        eos_id=3,
+        pad_id=3,
+        encode=lambda text: [0],
+        decode=lambda ids: "".join(words[i] for i in ids).removeprefix(" "),
     )
-    for i in (0, 1, 2, 1):
-        growing.add(i)
-    growing.finish()
-    assert growing.so_far == "one two three two"
+    mock = FixedModel(torch.zeros(4), [0, 1, 2, 1, 3])
+    assert list(stream(mock, tokenizer, "x", max_new_tokens=9)) == ["one", " two", " three", " two"]
+    mock.rows.clear()
+    [done] = generate(mock, tokenizer, "x", max_new_tokens=9, stop=" three")
+    assert (done.text, done.token_ids) == ("one two", [0, 1, 2])
+
+
+def test_a_stop_text_far_into_a_text_is_found_as_soon_as_it_is_there():
+    """Only the last tokens are looked at: as many as a stop text can have, of one byte each."""
+    written = "x" * 200 + "a stop text of π and more"
+    for used in (generate, stream):
+        mock = scripted(written)
+        made = used(mock, TOKENIZER, "x", max_new_tokens=300, stop=["nowhere", "stop text of π"])
+        assert (made[0].text if used is generate else "".join(made)) == "x" * 200 + "a "
+        assert len(mock.rows) == len((("x" * 200) + "a stop text of π").encode())
 
 
 # --- log-probabilities -------------------------------------------------------------------------------------
@@ -638,10 +653,11 @@ def test_progress_bar_counts_completions(model, monkeypatch):
 
     monkeypatch.setattr("shared.support.progress.tqdm", Bar)
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    for progress in (True, False):
-        generate(model, TOKENIZER, PROMPTS, max_new_tokens=3, num_samples=2, batch_size=3, progress=progress)
-        assert (Bar.made[-1].total, Bar.made[-1].count) == (10, 10)
-        assert Bar.made[-1].disabled == (not progress)
+    options = {"max_new_tokens": 3, "num_samples": 2, "batch_size": 3}
+    generate(model, TOKENIZER, PROMPTS, progress=True, **options)
+    generate(model, TOKENIZER, PROMPTS, progress=False, **options)
+    [bar] = Bar.made
+    assert (bar.total, bar.count, bar.disabled) == (10, 10, False)
 
 
 def test_cache_grows_by_need(model, monkeypatch):
@@ -651,7 +667,8 @@ def test_cache_grows_by_need(model, monkeypatch):
     monkeypatch.setattr(model, "new_cache", lambda *size: sizes.append(size) or new_cache(*size))
     generate(model, TOKENIZER, "ab", max_new_tokens=90)
     generate(model, TOKENIZER, "ab", max_new_tokens=3)
-    assert sizes == [(1, 2 + 64), (1, 2 + 3)]
+    assert sizes[1::2] == [(1, 2 + 64), (1, 2 + 3)]
+    assert sizes[::2] == [(1, 2), (1, 2)], "for the prompt alone, while it is read"
 
 
 def test_small_models_run_on_one_thread(model, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from shared.generation.completions import generate
-from shared.generation.logprobs import kept_tokens, recomputed_blocks, token_logprobs
+from shared.generation.logprobs import kept_tokens, pad_rows, recomputed_blocks, token_logprobs
 from shared.generation.sampling import Sampling
 from shared.model.transformer import CausalLM, ModelConfig
 from tests.small_models import SIZES, hf_model, our_model, random_ids, small_tokenizer
@@ -44,7 +44,7 @@ def model(request) -> CausalLM:
 
 @pytest.fixture(scope="module")
 def padded() -> tuple[Tensor, Tensor]:
-    """Three rows with padding on the right, and their mask."""
+    """Three rows with padding on the right, and the mask of what is real."""
     mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS).unsqueeze(-1)
     return random_ids(*mask.shape, seed=3).masked_fill(~mask, 0), mask
 
@@ -61,14 +61,13 @@ def test_equal_to_the_plain_form_in_values_and_gradients(model, chunk, temperatu
     assert_same_gradients(gradients(model, found), gradients(model, expected))
 
 
-def test_right_padding_needs_no_mask_and_padding_gets_no_gradient(model, padded):
+def test_padding_changes_nothing_and_gets_no_gradient(model, padded):
     ids, mask = padded
-    found = token_logprobs(model, ids, mask, chunk=5)
+    found = token_logprobs(model, ids, where=mask[:, 1:], chunk=5)
     alone = [plain_logprobs(model, ids[i : i + 1, :n])[0] for i, n in enumerate(LENGTHS)]
     for row, expected in zip(found, alone, strict=True):
         torch.testing.assert_close(row[: len(expected)], expected, atol=1e-5, rtol=1e-5)
         assert (row[len(expected) :] == 0).all()
-    torch.testing.assert_close(token_logprobs(model, ids, where=mask[:, 1:]), found)
     weights = torch.linspace(-1, 2, found.numel()).view_as(found)
     expected_loss = sum((w[: len(a)] * a).sum() for w, a in zip(weights, alone, strict=True))
     expected_loss.backward()
@@ -77,12 +76,12 @@ def test_right_padding_needs_no_mask_and_padding_gets_no_gradient(model, padded)
     assert_same_gradients(gradients(model, found), expected)
 
 
-def test_left_padding_gives_what_the_text_gives_alone(model):
-    ids, mask = random_ids(2, 9), torch.ones(2, 9, dtype=torch.long)
-    ids[1, :4], mask[1, :4] = 0, 0
-    found = token_logprobs(model, ids, mask)
-    torch.testing.assert_close(found[1, 4:], plain_logprobs(model, ids[1:, 4:])[0], atol=1e-5, rtol=1e-5)
-    assert (found[1, :4] == 0).all()
+def test_rows_of_prompts_and_continuations():
+    """The pad token may be a token of the text: the places follow from the lengths."""
+    ids, where = pad_rows([[5, 6], [7], [1, 2, 3]], [[8], [9, 0, 4], []], pad_id=9)
+    assert ids.tolist() == [[5, 6, 8, 9], [7, 9, 0, 4], [1, 2, 3, 9]]
+    assert where.int().tolist() == [[0, 1, 0], [1, 1, 1], [0, 0, 0]]
+    assert where.dtype == torch.bool
 
 
 def test_where_leaves_out_the_rest(model):
@@ -108,10 +107,11 @@ def test_entropies_are_those_of_the_tempered_distribution_without_gradient(model
 
 
 @pytest.mark.parametrize("chunk", [None, 4])
-def test_a_sampling_mask_renormalises_over_the_kept_tokens(model, chunk):
+def test_a_sampling_mask_renormalises_over_the_kept_tokens(model, chunk, monkeypatch):
     """Trap G5: with top-p the sampler's distribution is another one than the model's."""
     ids, sampling = random_ids(2, 6), Sampling(temperature=0.8, top_k=20, top_p=0.9)
-    kept = kept_tokens(model, ids, sampling, chunk=chunk)
+    monkeypatch.setattr("shared.generation.logprobs.CHUNK_LOGITS", (chunk or 1000) * model.config.vocab_size)
+    kept = kept_tokens(model, ids, sampling, where=torch.ones(2, 5, dtype=torch.bool))
     logits = model(ids)[:, :-1]
     filtered = torch.stack([sampling.filter(row) for row in logits])
     assert torch.equal(kept, filtered.isfinite())

@@ -1,4 +1,4 @@
-"""Generating text: greedy decoding and sampling, one prompt or many. Taught in ch02 and ch04.
+"""Generating text: greedy decoding and sampling, one prompt or many. Taught in ch02, sections 2.4 to 2.7.
 
 Prompts of different lengths are padded on the left and decoded together. A row that has finished leaves the batch.
 Several samples of a prompt share its prefill. What a row gets does not depend on the other rows, up to one thing:
@@ -9,22 +9,25 @@ likely to six digits.
 import math
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from shared.generation.decoding import Cached, Recomputed
 from shared.generation.sampling import Sampling, random_stream
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM, ensure_known
 from shared.support.progress import progress_bar
-from shared.support.values import as_list, ensure_at_least_one, plain_seed
+from shared.support.values import ensure_at_least_one, plain_seed
 
 # Why a completion, ours or a server's, has no end of its own: a student must not learn to end there.
 CUT_SHORT = ("length", "content_filter")
+# Prompts are read in groups of so many tokens: their intermediate results then fit a processor's cache, and prompts of
+# like length stand together, so that little of it is padding. Reading 256 prompts takes half the time.
+PREFILL_TOKENS = 1024
 # Parameters times rows: to hand such small products to other threads takes longer than to do them.
 ONE_THREAD_BELOW = 50_000_000
 
@@ -34,10 +37,10 @@ class Completion:
     """What a model wrote after a prompt.
 
     Attributes:
-        text: what a reader sees, without the end token and without the stop string.
+        text: what a reader sees, without the end token and without the stop text.
         token_ids: every token that was sampled, with the end token if there was one.
         logprobs: log-probability of each of them under the model itself, before temperature and filters.
-        finish_reason: "stop" at an end token or stop string, "length" if the tokens or the context ran out.
+        finish_reason: "stop" at an end token or stop text, "length" if the tokens or the context ran out.
     """
 
     text: str
@@ -46,6 +49,153 @@ class Completion:
     finish_reason: str
 
 
+class Ending:
+    """Where a text ends: with an end token, or before a stop text. Taught in ch02, section 2.6."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()):
+        self.decode, self.stops = tokenizer.decode, stops
+        self.end_ids = getattr(tokenizer, "stop_ids", (tokenizer.eos_id,))
+        # A token is at least a byte long, so a stop text that has just come stands in the last tokens.
+        self.reach = 8 + max((len(stop.encode()) for stop in stops), default=0)
+
+    def reached(self, token_ids: list[int]) -> bool:
+        """Whether the last of the tokens ends the text."""
+        if token_ids[-1] in self.end_ids:
+            return True
+        recent = self.decode(token_ids[-self.reach :]) if self.stops else ""
+        return any(stop in recent for stop in self.stops)
+
+    def text(self, token_ids: list[int]) -> str:
+        """What a reader sees of the tokens."""
+        text = self.decode(token_ids[:-1] if token_ids[-1] in self.end_ids else token_ids)
+        return text[: min((text.find(stop) for stop in self.stops if stop in text), default=None)]
+
+
+# --- the loop -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Row:
+    """One completion in the making: at most `room` tokens; the random numbers `uniforms` are for one draw each."""
+
+    prompt: tuple[int, ...]
+    room: int
+    ending: Ending
+    uniforms: Sequence[float] = ()
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    def add(self, token: int, logprob: float) -> None:
+        """Take one more token and see whether the row is finished."""
+        self.token_ids.append(token)
+        self.logprobs.append(logprob)
+        if self.ending.reached(self.token_ids):
+            self.finish_reason = "stop"
+        elif len(self.token_ids) == self.room:
+            self.finish_reason = "length"
+
+
+def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and the mask of what is real, (prompts, longest) each. Taught in ch02, section 2.5."""
+    longest = max(map(len, prompts))
+    ids = [[pad_id] * (longest - len(p)) + list(p) for p in prompts]
+    mask = [[False] * (longest - len(p)) + [True] * len(p) for p in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+class Recomputed:
+    """A batch of growing texts in which every step computes all tokens anew. Taught in ch02, section 2.5.
+
+    `hidden` (rows, hidden_size) is the state after the last token, from which the head predicts the next.
+    """
+
+    def __init__(self, model: CausalLM, prompts: Sequence[tuple[int, ...]], pad_id: int):
+        self.model = model
+        self.ids, self.mask = left_pad(prompts, pad_id, model.device)
+        self.hidden = model.hidden_states(self.ids, attention_mask=self.mask)[:, -1]
+
+    def advance(self, tokens: Tensor) -> None:
+        """Append one token a row, (rows,)."""
+        self.ids = torch.cat((self.ids, tokens[:, None]), dim=1)
+        self.mask = torch.cat((self.mask, torch.ones_like(tokens[:, None], dtype=torch.bool)), dim=1)
+        self.hidden = self.model.hidden_states(self.ids, attention_mask=self.mask)[:, -1]
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows only, without the columns that are padding in all of them."""
+        used = self.mask[rows].any(dim=0)
+        self.ids, self.mask = self.ids[rows][:, used], self.mask[rows][:, used]
+
+
+def groups(prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Neighbours in the list, as many as stay below PREFILL_TOKENS when they are padded, and at least one."""
+    group: list[tuple[int, ...]] = []
+    for prompt in prompts:
+        if group and (len(group) + 1) * max(map(len, (*group, prompt))) > PREFILL_TOKENS:
+            yield group
+            group = []
+        group.append(prompt)
+    yield group
+
+
+class Cached:
+    """The same with a KV cache: a step computes the new tokens only. Taught in ch02, section 2.5.
+
+    A prompt that comes several times is read once; `room` says for how many new tokens to allocate at first.
+    """
+
+    def __init__(self, model: CausalLM, prompts: Sequence[tuple[int, ...]], pad_id: int, room: int = 64):
+        self.model, caches, hidden = model, [], []
+        different = list(dict.fromkeys(prompts))
+        for group in groups(different):
+            ids, mask = left_pad(group, pad_id, model.device)
+            caches.append(model.new_cache(len(group), ids.shape[1]))
+            hidden.append(model.hidden_states(ids, caches[-1], mask)[:, -1])
+        self.cache = model.new_cache(len(different), max(map(len, different)) + room)
+        self.cache.take(caches)
+        number = {prompt: i for i, prompt in enumerate(different)}
+        rows = torch.tensor([number[prompt] for prompt in prompts], device=model.device)
+        self.cache.select(rows)
+        self.hidden = torch.cat(hidden)[rows]
+
+    def advance(self, tokens: Tensor) -> None:
+        """Feed one token a row, (rows,)."""
+        self.hidden = self.model.hidden_states(tokens[:, None], self.cache)[:, -1]
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows only."""
+        self.cache.select(rows)
+        self.cache.trim()
+
+
+def decode_batch(
+    state: Cached | Recomputed, rows: list[Row], choose: Callable[[Tensor, list[Row]], Tensor]
+) -> Iterator[int]:
+    """Let rows grow to their ends; yields after each token how many have just finished. Taught in ch02, section 2.5.
+
+    `choose` takes logits (rows, vocab_size) and the rows, and gives each row's next token, (rows,).
+    """
+    while True:
+        logits = state.model.head(state.hidden).float()
+        tokens = choose(logits, rows)
+        logprobs = logits.log_softmax(dim=-1).gather(-1, tokens[:, None])[:, 0]
+        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            row.add(token, logprob)
+        going_on = [i for i, row in enumerate(rows) if row.finish_reason is None]
+        yield len(rows) - len(going_on)
+        if not going_on:
+            return
+        if len(going_on) < len(rows):  # those that have finished leave the batch
+            index = torch.tensor(going_on, device=tokens.device)
+            state.select(index)
+            rows, tokens = [rows[i] for i in going_on], tokens[index]
+        state.advance(tokens)
+
+
+# --- from texts to completions --------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
 def generate(
     model: CausalLM,
     tokenizer: Tokenizer,
@@ -86,169 +236,100 @@ def generate(
     Raises:
         ValueError: for a prompt without tokens or one that fills the context, and for settings out of range.
     """
-    texts = as_list(prompts)
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    ensure_at_least_one(num_samples=num_samples, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    if min(num_samples, batch_size) < 1:
+        ensure_at_least_one(num_samples=num_samples, batch_size=batch_size)
+    texts = [prompts] if isinstance(prompts, str) else prompts
     samples = range(first_sample, first_sample + num_samples)
-    rows = _make_rows(model, tokenizer, texts, samples, max_new_tokens, seed, sampling, _stop_list(stop))
+    rows = make_rows(model, tokenizer, texts, samples, max_new_tokens, sampling, seed, stop)
     by_length = sorted(rows, key=lambda row: len(row.prompt))
-    with progress_bar(len(rows), unit="completion", shown=progress) as bar:
-        for start in range(0, len(rows), batch_size):
-            batch = by_length[start : start + batch_size]
-            with _inference(model, len(batch)):
-                for finished in _decode(model, tokenizer, batch, sampling, use_cache):
-                    bar.update(finished)
-    done = [row.completion() for row in rows]
+    batches = [by_length[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    with progress_bar(len(rows), unit="completion") if progress else nullcontext() as bar:
+        for batch in batches:
+            with spare_threads(model, len(batch)):
+                state = prefill(model, tokenizer, batch, use_cache)
+                for finished in decode_batch(state, batch, partial(next_tokens, sampling)):
+                    if progress:
+                        bar.update(finished)
+    done = [to_completion(row) for row in rows]
     if num_samples == 1:
         return done
     return [done[start : start + num_samples] for start in range(0, len(done), num_samples)]
 
 
-def stream(
+def make_rows(
     model: CausalLM,
     tokenizer: Tokenizer,
-    prompt: str,
-    *,
+    texts: Sequence[str],
+    samples: range,
     max_new_tokens: int,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-    seed: int | None = None,
-    use_cache: bool = True,
-    stop: str | Sequence[str] | None = None,
-) -> Iterator[str]:
-    """Complete one prompt and yield the text piece by piece, as soon as it is certain.
-
-    The pieces joined are the text that `generate` returns for the same arguments. No piece ends within a character,
-    and what may be the beginning of a stop string is held back until that is known.
-    """
-    sampling = Sampling(temperature, top_k, top_p, min_p)
-    ensure_at_least_one(max_new_tokens=max_new_tokens)
-    [row] = _make_rows(model, tokenizer, [prompt], range(1), max_new_tokens, seed, sampling, _stop_list(stop))
-    row.text = _GrowingText(tokenizer)
-    return _stream_row(model, tokenizer, row, sampling, use_cache)
-
-
-def _stream_row(model, tokenizer, row: "_Row", sampling: Sampling, use_cache: bool) -> Iterator[str]:
-    steps, shown = _decode(model, tokenizer, [row], sampling, use_cache), 0
-    while row.finish_reason is None:
-        with _inference(model):  # not across a yield, where the caller's code runs
-            next(steps)
-        certain = row.certain_text()
-        if len(certain) > shown:
-            yield certain[shown:]
-            shown = len(certain)
-
-
-# --- rows -----------------------------------------------------------------------------------------------------
-
-
-class _GrowingText:
-    """The text of a growing list of tokens, each decoded once, character by whole character."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        self.decode = tokenizer.decode
-        self.ids: list[int] = []
-        self.so_far = ""
-        self._context = self._read = (
-            0  # a token may look different at the start of a text: decode with those before it
-        )
-
-    def add(self, token: int) -> None:
-        self.ids.append(token)
-        new = self._unread()
-        if new and not new.endswith("\ufffd"):  # the sign for a character that is not whole yet
-            self._take(new)
-
-    def finish(self) -> None:
-        self._take(self._unread())
-
-    def _unread(self) -> str:
-        known = self.decode(self.ids[self._context : self._read])
-        return self.decode(self.ids[self._context :])[len(known) :]
-
-    def _take(self, new: str) -> None:
-        self.so_far += new
-        self._context, self._read = self._read, len(self.ids)
-
-
-class _Row:
-    """One completion in the making."""
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        prompt: tuple[int, ...],
-        room: int,
-        uniforms: Tensor | None,
-        stops: list[str],
-    ):
-        self.tokenizer, self.prompt, self.room, self.uniforms, self.stops = (
-            tokenizer,
-            prompt,
-            room,
-            uniforms,
-            stops,
-        )
-        self.end_ids = getattr(tokenizer, "stop_ids", (tokenizer.eos_id,))
-        self.text = _GrowingText(tokenizer) if stops else None
-        self.token_ids: list[int] = []
-        self.logprobs: list[float] = []
-        self.finish_reason: str | None = None
-
-    def add(self, token: int, logprob: float) -> None:
-        """Take one more token and see whether the completion is finished."""
-        self.token_ids.append(token)
-        self.logprobs.append(logprob)
-        if token in self.end_ids:
-            self.finish_reason = "stop"
-            return
-        if self.text:
-            self.text.add(token)
-        if self.text and any(stop in self.text.so_far for stop in self.stops):
-            self.finish_reason = "stop"
-        elif len(self.token_ids) == self.room:
-            self.finish_reason = "length"
-
-    def certain_text(self) -> str:
-        """The text up to a stop string, or up to what may become one."""
-        if self.finish_reason:
-            self.text.finish()
-        text = self.text.so_far
-        if self.finish_reason:
-            return text[: min((text.find(s) for s in self.stops if s in text), default=None)]
-        held = (n for s in self.stops for n in range(1, len(s)) if text.endswith(s[:n]))
-        return text[: len(text) - max(held, default=0)]
-
-    def completion(self) -> Completion:
-        if any(map(math.isnan, self.logprobs)):
-            raise ValueError(
-                "The model's logits are not numbers: its weights are damaged, load an earlier checkpoint."
-            )
-        written = self.token_ids[:-1] if self.token_ids[-1] in self.end_ids else self.token_ids
-        text = self.certain_text() if self.text else self.tokenizer.decode(written)
-        return Completion(text, self.token_ids, self.logprobs, self.finish_reason)
-
-
-def _make_rows(model, tokenizer, texts, samples: range, max_new_tokens, seed, sampling, stops) -> list[_Row]:
-    seen: Counter[tuple[int, ...]] = Counter()
-    context = model.config.context_length
-    steps = min(max_new_tokens, context)
-    base = secrets.randbits(62) if seed is None else plain_seed(seed)
-    rows = []
+    sampling: Sampling,
+    seed: int | None,
+    stop: str | Sequence[str] | None,
+) -> list[Row]:
+    """The rows of every prompt, one a sample; a prompt that comes again goes on with the next samples."""
+    _require_in_range(max_new_tokens, stop)
+    ending = Ending(tokenizer, [stop] if isinstance(stop, str) else stop or ())
+    seed = secrets.randbits(62) if seed is None else plain_seed(seed)
+    most = min(max_new_tokens, model.config.context_length)
+    rows, seen = [], Counter()
     for text in texts:
         prompt = tuple(tokenizer.encode(text))
-        _check_prompt(prompt, model)
-        for sample in samples:
-            number = sample + seen[prompt]
-            uniforms = None if sampling.greedy else random_stream(base, prompt, number, steps)
-            rows.append(_Row(tokenizer, prompt, min(steps, context - len(prompt)), uniforms, stops))
+        _require_room(prompt, model)
+        for number in samples:
+            uniforms = (
+                [] if sampling.greedy else random_stream(seed, prompt, seen[prompt] + number, most).tolist()
+            )
+            rows.append(Row(prompt, min(most, model.config.context_length - len(prompt)), ending, uniforms))
         seen[prompt] += len(samples)
     return rows
 
 
-def _check_prompt(prompt: tuple[int, ...], model: CausalLM) -> None:
+def prefill(model: CausalLM, tokenizer: Tokenizer, rows: list[Row], use_cache: bool) -> Cached | Recomputed:
+    """Read the rows' prompts."""
+    prompts = [row.prompt for row in rows]
+    if use_cache:
+        return Cached(model, prompts, tokenizer.pad_id, room=min(64, max(row.room for row in rows)))
+    return Recomputed(model, prompts, tokenizer.pad_id)
+
+
+def next_tokens(sampling: Sampling, logits: Tensor, rows: list[Row]) -> Tensor:
+    """The next token of each row, (rows,): the likeliest, or one drawn with the row's next random number."""
+    if sampling.greedy:
+        return sampling.choose(logits)
+    uniforms = [row.uniforms[len(row.token_ids)] for row in rows]
+    return sampling.choose(logits, torch.tensor(uniforms, device=logits.device))
+
+
+@contextmanager
+def spare_threads(model: CausalLM, rows: int) -> Iterator[None]:
+    """Meanwhile one thread, if the model is small for so many rows."""
+    threads = torch.get_num_threads()
+    if rows * sum(p.numel() for p in model.parameters()) < ONE_THREAD_BELOW:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def to_completion(row: Row) -> Completion:
+    """A finished row as the caller sees it; raises ValueError if the model's numbers were none."""
+    if any(map(math.isnan, row.logprobs)):
+        raise ValueError(
+            "The model's logits are not numbers: its weights are damaged, load an earlier checkpoint."
+        )
+    return Completion(row.ending.text(row.token_ids), row.token_ids, row.logprobs, row.finish_reason)
+
+
+def _require_in_range(max_new_tokens: int, stop: str | Sequence[str] | None) -> None:
+    if max_new_tokens < 1:
+        ensure_at_least_one(max_new_tokens=max_new_tokens)
+    if stop == "" or not all(isinstance(text, str) and text for text in stop or ()):
+        raise ValueError(f"stop is {stop!r}: give a text that is not empty, or a list of such texts.")
+
+
+def _require_room(prompt: tuple[int, ...], model: CausalLM) -> None:
     config = model.config
     if not prompt:
         raise ValueError("The prompt is empty: give at least one token of text to go on from.")
@@ -258,75 +339,3 @@ def _check_prompt(prompt: tuple[int, ...], model: CausalLM) -> None:
             "shorten it."
         )
     ensure_known(torch.tensor(prompt), model, "prompt")
-
-
-def _stop_list(stop: str | Sequence[str] | None) -> list[str]:
-    stops = [stop] if isinstance(stop, str) else list(stop or ())
-    if not all(isinstance(s, str) and s for s in stops):
-        raise ValueError(f"stop is {stop!r}: give a text that is not empty, or a list of such texts.")
-    return stops
-
-
-# --- decoding -------------------------------------------------------------------------------------------------
-
-
-def _decode(
-    model: CausalLM, tokenizer: Tokenizer, rows: list[_Row], sampling: Sampling, use_cache: bool
-) -> Iterator[int]:
-    """Decode the rows to their ends; yields after each step how many have just finished."""
-    prompts, longest = [row.prompt for row in rows], max(row.room for row in rows)
-    if use_cache:
-        state = Cached(model, prompts, tokenizer.pad_id, room=min(64, longest))
-    else:
-        state = Recomputed(model, prompts, tokenizer.pad_id)
-    uniforms = (
-        None if sampling.greedy else torch.stack([row.uniforms for row in rows], dim=1).to(model.device)
-    )
-    for step in range(longest):
-        logits = model.head(state.hidden).float()
-        tokens = sampling.choose(logits, None if sampling.greedy else uniforms[step])
-        logprobs = logits.log_softmax(dim=-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-            row.add(token, logprob)
-        kept = _close_gaps([row.finish_reason is None for row in rows])
-        finished = len(rows) - len(kept)
-        if finished and kept:
-            index = torch.tensor(kept, device=model.device)
-            state.select(index)
-            tokens, rows = tokens[index], [rows[i] for i in kept]
-            uniforms = None if sampling.greedy else uniforms[:, index]
-            _spare_threads(model, len(rows))
-        yield finished
-        if not kept:
-            return
-        state.advance(tokens.unsqueeze(-1))
-
-
-def _close_gaps(alive: list[bool]) -> list[int]:
-    """Numbers of the rows that are alive, such that few change place: the last ones fill the gaps of the dead."""
-    numbers = [i for i, is_alive in enumerate(alive) if is_alive]
-    from_the_end = reversed(numbers)
-    return [i if alive[i] else next(from_the_end) for i in range(len(numbers))]
-
-
-@contextmanager
-def _inference(model: CausalLM, rows: int = 1) -> Iterator[None]:
-    """No gradients, evaluation mode, a number of threads that fits; everything as it was afterwards."""
-    training = [module for module in model.modules() if module.training]
-    threads = torch.get_num_threads()
-    for module in training:
-        module.training = False
-    _spare_threads(model, rows)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        for module in training:
-            module.training = True
-
-
-def _spare_threads(model: CausalLM, rows: int) -> None:
-    """Go on with one thread if the model is small for so many rows; `_inference` brings the others back."""
-    if rows * sum(p.numel() for p in model.parameters()) < ONE_THREAD_BELOW:
-        torch.set_num_threads(1)

@@ -5,12 +5,14 @@ are minus infinity, so that filters can be applied one after the other.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-COLDEST = 1e-6  # logits that are divided by less may not fit in fp32
+# Logits that are divided by a lower temperature may not fit in fp32.
+COLDEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,15 @@ class Sampling:
     min_p: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(
-                f"temperature is {self.temperature}: give 0 for greedy decoding or a positive number."
-            )
-        if 0 < self.temperature < COLDEST:
-            raise ValueError(
-                f"temperature is {self.temperature}: give 0 for greedy decoding or at least {COLDEST:f}."
-            )
-        if self.top_k < 0 or self.top_k != int(self.top_k):
-            raise ValueError(f"top_k is {self.top_k}: give a whole number of tokens, or 0 to keep all.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}: give a probability above 0 and up to 1.")
-        if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p is {self.min_p}: give a share from 0 to 1.")
+        cold = f"0 for greedy decoding or at least {COLDEST:f}"
+        for name, fits, expected in (
+            ("temperature", self.temperature == 0 or COLDEST <= self.temperature < math.inf, cold),
+            ("top_k", self.top_k >= 0 and self.top_k == int(self.top_k), "a whole number, or 0 to keep all"),
+            ("top_p", 0 < self.top_p <= 1, "a probability above 0 and up to 1"),
+            ("min_p", 0 <= self.min_p <= 1, "a share from 0 to 1"),
+        ):
+            if not fits:
+                raise ValueError(f"{name} is {getattr(self, name)}: give {expected}.")
 
     @property
     def greedy(self) -> bool:
