@@ -8,7 +8,7 @@ import pytest
 
 from course import ROOT
 from tools.cells import make_notebook, write_notebook
-from tools.pointers import NUMBER, docstrings, modules, pointers, problems, wrong_pointers
+from tools.pointers import NUMBER, docstrings, modules, pointers, problems, targets, wrong_pointers
 
 MODULES = modules()
 
@@ -78,4 +78,4 @@ def test_taught_code_names_its_section(folder, says):
     files = [path for path in MODULES if path.parent.name == folder and path.name != "__init__.py"]
     texts = [text for path in files for _, text in docstrings(path) if says in text]
     assert len(texts) >= 8
-    assert [text for text in texts if not pointers(text) and "Taught in ch06 and ch07" not in text] == []
+    assert [text for text in texts if not pointers(text) and not list(targets(text))] == []
