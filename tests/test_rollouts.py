@@ -175,10 +175,11 @@ def test_rewards_are_one_function_or_several(policy):
 
 def test_metrics_by_hand():
     made = Rollouts(rollouts(4, 2).rows + rollouts(3, 3, ended=False).rows, 2, PAD)
-    metrics = rollout_metrics(made, torch.tensor([[0.0, 0.0], [-1.0, 1.0]]), [2.0])
+    metrics = rollout_metrics(made, torch.tensor([[0.0, 0.0], [-1.0, 1.0]]), ["points"], [2.0])
     assert metrics == {
         "reward_mean": pytest.approx(1.0),
         "reward_std": pytest.approx(torch.tensor([0.0, 2, 0, 2]).std().item()),
+        "reward/points": 0.5,
         "no_signal": 0.5,
         "length_mean": 3.0,
         "length_max": 4.0,

@@ -37,8 +37,7 @@ def group_advantages(rewards: Tensor, mode: str = "grpo", weights: Sequence[floa
                                                           arXiv:2601.05242
 
     The advantages of a group sum to 0, and are exactly 0 where its rewards are equal, so that
-    `advantages.any(dim=1)` tells the groups with signal. Taught in ch06, sections
-    6.5 and 6.10; "gdpo" in ch07, section 7.7, "dr_grpo" in section 7.9.
+    `advantages.any(dim=1)` tells the groups with signal. Taught in ch07, section 7.7.
 
     Args:
         rewards: (prompts, group), or (prompts, group, rewards) for several; all modes but "gdpo" add those up first.
@@ -49,7 +48,7 @@ def group_advantages(rewards: Tensor, mode: str = "grpo", weights: Sequence[floa
         ValueError: unknown mode, another number of dimensions or weights, or a group of one, whose only rollout has
             nothing to be compared with.
     """
-    _require_groups(rewards, mode, weights)
+    ensure_groups(rewards, mode, weights)
     rewards = rewards.reshape(*rewards.shape[:2], -1) * 1.0  # (prompts, group, rewards), no integers
     scale = torch.ones_like(rewards[0, 0]) if weights is None else rewards.new_tensor(weights)
     if mode == "gdpo":
@@ -74,7 +73,8 @@ def normalize_groups(rewards: Tensor) -> Tensor:
     return center_groups(rewards) / (rewards.std(dim=1, keepdim=True) + STD_FLOOR)
 
 
-def _require_groups(rewards: Tensor, mode: str, weights: Sequence[float] | None) -> None:
+def ensure_groups(rewards: Tensor, mode: str, weights: Sequence[float] | None) -> None:
+    """Raises ValueError for what `group_advantages` cannot work with."""
     modes = GRPOConfig.choices["advantage"]
     if mode not in modes:
         raise ValueError(f"Unknown mode {mode!r}: choose one of {', '.join(modes)}.")
@@ -120,7 +120,7 @@ def clip_objective(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high
     Once a token with A > 0 is likelier than 1 + clip_high times what it was, or one with A < 0 less likely than
     1 - clip_low times, its gradient is 0. On the other side it never is: what went the wrong way is always mended.
     That is why it is `min` for both signs of A (arXiv:1707.06347, arXiv:2402.03300).
-    Taught in ch07, section 7.3.
+    Taught in ch06, section 6.10; ch07, section 7.3.
 
     Args:
         ratio: (rollouts, length).
@@ -210,7 +210,7 @@ def grpo_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss to minimise, -aggregate(weight x objective - kl_coef x KL), and `loss_metrics`.
 
-    Taught in ch06, sections 6.7 and 6.10, and ch07.
+    Taught in ch07, section 7.12.
 
     Args:
         logprobs: (rollouts, length), of the policy; the only ones that get a gradient.
@@ -226,7 +226,7 @@ def grpo_loss(
     Returns a scalar, 0 if nothing is in the mask, and a dict of plain numbers. Raises ValueError if shapes do not fit
     or the reference is missing.
     """
-    _require_shapes(logprobs, (old_logprobs, ref_logprobs, sampler_logprobs), advantages, mask, config)
+    ensure_shapes(logprobs, (old_logprobs, ref_logprobs, sampler_logprobs), advantages, mask, config)
     logprobs, old_logprobs, ref_logprobs, sampler_logprobs = (
         None if values is None else values.masked_fill(mask == 0, 0.0)  # padding may hold -inf
         for values in (logprobs, old_logprobs, ref_logprobs, sampler_logprobs)
@@ -323,9 +323,10 @@ def loss_metrics(
     }
 
 
-def _require_shapes(
+def ensure_shapes(
     logprobs: Tensor, others: Sequence[Tensor | None], advantages: Tensor, mask: Tensor, config: GRPOConfig
 ) -> None:
+    """Raises ValueError if the inputs of `grpo_loss` do not fit together."""
     if logprobs.dim() != 2:
         raise ValueError(f"logprobs has the shape {tuple(logprobs.shape)}: give (rollouts, length).")
     for values in (mask, *others):

@@ -165,20 +165,22 @@ def give_reward(reward: Reward, text: str, problem: dict) -> float:
 
 
 def rollout_metrics(
-    rollouts: Rollouts, advantages: Tensor, weights: Sequence[float] = ()
+    rollouts: Rollouts, advantages: Tensor, names: Sequence[str], weights: Sequence[float] = ()
 ) -> dict[str, float]:
     """What there is to say about rollouts before any training: rewards, added up, and lengths.
 
-    `no_signal` is the share of groups in which no rollout is better than another. `weights` are one a reward, () for 1
-    each. All other means are over rollouts.
+    `no_signal` is the share of groups in which no rollout is better than another. `names` and
+    `weights` are one a reward, () for weights of 1. All other means are over rollouts.
     """
     scale = torch.tensor(weights or 1.0)
     total = (rollouts.rewards * scale).sum(dim=-1)
     lengths = rollouts.completion_lengths.float()
     truncated = [row.completion.finish_reason == "length" for row in rollouts.rows]
+    each = rollouts.rewards.mean(dim=(0, 1)).tolist()
     return {
         "reward_mean": total.mean().item(),
         "reward_std": total.std().item(),
+        **{f"reward/{name}": value for name, value in zip(names, each, strict=True)},
         "no_signal": 1 - advantages.any(dim=1).float().mean().item(),
         "length_mean": lengths.mean().item(),
         "length_max": lengths.max().item(),

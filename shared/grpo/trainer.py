@@ -1,4 +1,4 @@
-"""GRPO: collect rollouts, score them, update the policy. Taught in ch06, section 6.10, and ch07.
+"""GRPO: collect rollouts, score them, update the policy. Taught in ch06, section 6.12, and ch07, section 7.12.
 
     trainer = GRPOTrainer(model, tokenizer, load_minimath("train"), reward_correct, GRPOConfig(steps=60))
     history = trainer.train()
@@ -55,7 +55,7 @@ class Batch:
 
 
 class GRPO(Trainer):
-    """Group relative policy optimisation (arXiv:2402.03300), each batch used once. Taught in ch06, section 6.10.
+    """Group relative policy optimisation (arXiv:2402.03300), each batch used once. Taught in ch06, section 6.12.
 
     Args:
         model: the policy; it is trained in place.
@@ -98,7 +98,7 @@ class GRPO(Trainer):
     def collect(self) -> tuple[Rollouts, dict[str, float]]:
         """Rollouts to learn from, and metrics of them."""
         rollouts = self.sample(self.next_problems(self.step * self.config.prompts_per_step))
-        return rollouts, rollout_metrics(rollouts, self.advantages(rollouts))
+        return rollouts, rollout_metrics(rollouts, self.advantages(rollouts), self.reward_names)
 
     def next_problems(self, first: int) -> list[dict]:
         """The problems of a step, counted from the `first`: each comes once in an order, then all in another."""
@@ -210,7 +210,7 @@ class ReusedBatch(Batch):
 
 
 class GRPOTrainer(GRPO):
-    """GRPO with all switches of `GRPOConfig`: its variants, a reference model, reused batches. Taught in ch07.
+    """GRPO with all switches of `GRPOConfig`: variants, a reference model, reused batches. Taught in ch07, section 7.12.
 
     The arguments are those of `GRPO`.
 
@@ -262,9 +262,8 @@ class GRPOTrainer(GRPO):
             if len(kept) >= wanted:
                 break
         sampled = replace(sampled, rows=rows)
-        metrics = rollout_metrics(sampled, self.advantages(sampled), config.reward_weights)
-        for name, value in zip(self.reward_names, sampled.rewards.mean(dim=(0, 1)).tolist(), strict=True):
-            metrics[f"reward/{name}"] = value
+        advantages, weights = self.advantages(sampled), config.reward_weights
+        metrics = rollout_metrics(sampled, advantages, self.reward_names, weights)
         if config.dynamic_sampling or config.filter_zero_signal:
             return replace(sampled, rows=kept[:wanted]), metrics
         return sampled, metrics
