@@ -210,7 +210,7 @@ class ReusedBatch(Batch):
 
 
 class GRPOTrainer(GRPO):
-    """GRPO with all switches of `GRPOConfig`: variants, a reference model, reused batches. Taught in ch07, section 7.12.
+    """GRPO with all switches of `GRPOConfig`: variants, a reference, reused batches. Taught in ch07, section 7.12.
 
     The arguments are those of `GRPO`.
 
