@@ -69,7 +69,7 @@ def scores_of(scorer: Scorer, prompt: str, completions: Sequence[Completion]) ->
 def as_completions(
     model: CausalLM, tokenizer: Tokenizer, prompts: list[str], texts: list[str], *, batch_size: int = 64
 ) -> list[Completion]:
-    """Each text as if the model had written it after its prompt: with its tokens, the end token, and their log-probs.
+    """Each text as if the model had written it after its prompt: its tokens, the end token, and their log-probs.
 
     For a text that was sampled the log-probabilities are those of sampling, as long as the tokenizer cuts it into the
     same tokens. Taught in ch05, section 5.5. Raises ValueError if prompts and texts are not equally many, a prompt has
