@@ -515,7 +515,7 @@ def test_metrics_are_plain_numbers_without_a_graph():
         ({"advantages": torch.ones(6, 5)}, "one each"),
         ({"mask": torch.ones(6)}, "must be \\(rollouts, length\\)"),
         ({"old_logprobs": torch.zeros(6, 1)}, "must be \\(rollouts, length\\)"),
-        ({"logprobs": torch.zeros(5)}, "give \\(rollouts, length\\)"),
+        ({"logprobs": torch.zeros(5)}, "must be \\(rollouts, length\\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_told(change, message):

@@ -166,7 +166,7 @@ def test_rewards_are_one_function_or_several(policy):
     assert made.rewards.shape == (2, 4, 2)
     assert made.rewards[..., 1].flatten().tolist() == [len(row.completion.text) for row in made.rows]
     assert reward_list(None) == [reward_correct]
-    with pytest.raises(ValueError, match="There is no reward"):
+    with pytest.raises(ValueError, match=r"rewards is \[\]: give a function"):
         reward_list([])
     for wrong in ("correct", 3, [reward_even, 3]):
         with pytest.raises(ValueError, match=r"rewards is .*: give a function"):

@@ -4,8 +4,6 @@ Shapes: `rollouts` rows, one a completion, padded to `length` tokens; `mask` is 
 token among them, and 0 on everything else. Log-probabilities are those of the sampled tokens, natural logarithms, at
 the temperature they were sampled at.
 
-    group_advantages -> policy_ratio -> clip_objective -> kl_estimate -> aggregate -> grpo_loss
-
 Where the papers leave room, this follows TRL's GRPOTrainer, against which `tests/test_grpo_trl.py` compares it:
 unbiased standard deviation plus 1e-4; sequence-level ratios for which the mean over a rollout counts; truncated
 importance sampling and the off-policy mask act on the policy term and not on the KL term.
@@ -21,8 +19,6 @@ from shared.training.batches import aggregate, batch_totals
 
 STD_FLOOR = 1e-4  # added to a standard deviation before dividing by it
 MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: no useful ratio is larger, and its gradient is finite
-
-# ---------------------------------------------------------------------------------------------------- advantages
 
 
 def group_advantages(rewards: Tensor, mode: str = "grpo", weights: Sequence[float] | None = None) -> Tensor:
@@ -75,23 +71,18 @@ def normalize_groups(rewards: Tensor) -> Tensor:
 
 def ensure_groups(rewards: Tensor, mode: str, weights: Sequence[float] | None) -> None:
     """Raises ValueError for what `group_advantages` cannot work with."""
-    modes = GRPOConfig.choices["advantage"]
+    modes, shape = GRPOConfig.choices["advantage"], tuple(rewards.shape)
     if mode not in modes:
         raise ValueError(f"Unknown mode {mode!r}: choose one of {', '.join(modes)}.")
-    if rewards.dim() not in (2, 3):
+    if len(shape) not in (2, 3):
+        raise ValueError(f"The rewards are {shape}: give (prompts, group), or (prompts, group, rewards).")
+    if shape[1] < 2:
         raise ValueError(
-            f"The rewards have the shape {tuple(rewards.shape)}: give (prompts, group), or (prompts, group, rewards)."
+            "A group of one has nothing to be compared with: sample at least 2 rollouts a prompt."
         )
-    if rewards.shape[1] < 2:
-        raise ValueError(
-            "A group of one rollout has nothing to be compared with: sample at least 2 a prompt."
-        )
-    number = rewards.shape[2] if rewards.dim() == 3 else 1
+    number = (*shape, 1)[2]
     if weights is not None and len(weights) != number:
         raise ValueError(f"There are {len(weights)} weights for {number} rewards: give one each.")
-
-
-# --------------------------------------------------------------------------------------------------- policy term
 
 
 def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: str = "token") -> Tensor:
@@ -169,9 +160,6 @@ def off_policy_keep(
     return 1.0 - (stale & (advantages.reshape(len(mask), -1) < 0)).to(logprobs.dtype)
 
 
-# ------------------------------------------------------------------------------------------------------- KL term
-
-
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -> Tensor:
     """An estimate of KL(policy || reference) from one sampled token each, (rollouts, length).
 
@@ -192,9 +180,6 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -
     if estimator == "k3":
         return log_ratio.clamp(max=MAX_LOG_RATIO).exp() - 1 - log_ratio
     raise ValueError(f"Unknown estimator {estimator!r}: choose k1, k2 or k3.")
-
-
-# --------------------------------------------------------------------------------------------------------- loss
 
 
 def grpo_loss(
@@ -327,19 +312,13 @@ def ensure_shapes(
     logprobs: Tensor, others: Sequence[Tensor | None], advantages: Tensor, mask: Tensor, config: GRPOConfig
 ) -> None:
     """Raises ValueError if the inputs of `grpo_loss` do not fit together."""
-    if logprobs.dim() != 2:
-        raise ValueError(f"logprobs has the shape {tuple(logprobs.shape)}: give (rollouts, length).")
-    for values in (mask, *others):
-        if values is not None and values.shape != logprobs.shape:
-            raise ValueError(
-                f"logprobs has the shape {tuple(logprobs.shape)}, another input {tuple(values.shape)}: "
-                "the mask and all log-probabilities must be (rollouts, length)."
-            )
+    shapes = [tuple(values.shape) for values in (logprobs, mask, *others) if values is not None]
+    if logprobs.dim() != 2 or len(set(shapes)) > 1:
+        raise ValueError(f"The shapes are {shapes}: log-probabilities and mask must be (rollouts, length).")
     if advantages.shape not in [(len(logprobs),), (len(logprobs), 1)]:
-        raise ValueError(
-            f"advantages has the shape {tuple(advantages.shape)} for {len(logprobs)} rollouts: give one each."
-        )
+        shape = tuple(advantages.shape)
+        raise ValueError(f"advantages has the shape {shape} for {len(logprobs)} rollouts: give one each.")
     if config.kl_coef and others[1] is None:
         raise ValueError(
-            f"kl_coef is {config.kl_coef}, but there is no ref_logprobs: give it, or set kl_coef=0."
+            f"kl_coef is {config.kl_coef}, but there is no ref_logprobs: give it, or set it to 0."
         )

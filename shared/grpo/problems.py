@@ -17,9 +17,7 @@ def reward_list(rewards: Reward | Sequence[Reward] | None) -> list[Reward]:
         return [reward_correct]
     several = isinstance(rewards, Iterable) and not callable(rewards)
     functions = list(rewards) if several else [rewards]
-    if not functions:
-        raise ValueError("There is no reward: give a function (text, problem) -> float, or several.")
-    if not all(map(callable, functions)):
+    if not functions or not all(map(callable, functions)):
         raise ValueError(f"rewards is {rewards!r}: give a function (text, problem) -> float, or several.")
     return functions
 
