@@ -172,7 +172,7 @@ def test_what_is_left_out_is_counted():
 
 
 @pytest.mark.parametrize("max_length", [30, 45, 60, 512])
-def test_over_long_examples_are_dropped_and_nevercut(max_length):
+def test_over_long_examples_are_dropped_and_never_cut(max_length):
     """Trap D3: an example without its end teaches the student to ramble."""
     rows = [row(problem=f"Compute {n}+3.", thinking="2+3=5\n" * n) for n in range(12)]
     found = build(*rows, max_length=max_length)
