@@ -11,9 +11,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from shared.generation.completions import Completion, generate
+from shared.generation.logprobs import pad_rows
 from shared.generation.prompts import render_prompt
 from shared.grader.grading import extract_answer, grade
 from shared.grpo.config import GRPOConfig
@@ -94,19 +94,21 @@ class Rollouts:
         return self.prompt_lengths + self.completion_lengths
 
     @cached_property
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """`input_ids` and `mask`, which follows from the lengths: the pad token may be the end token, which counts."""
+        starts = [row.prompt_ids for row in self.rows]
+        written = [row.completion.token_ids for row in self.rows]
+        return pad_rows(starts, written, self.pad_id)
+
+    @property
     def input_ids(self) -> Tensor:
         """Token ids (rollouts, length)."""
-        texts = [torch.tensor(row.prompt_ids + row.completion.token_ids) for row in self.rows]
-        return pad_sequence(texts, batch_first=True, padding_value=self.pad_id)
+        return self.padded[0]
 
-    @cached_property
+    @property
     def mask(self) -> Tensor:
-        """(rollouts, length - 1), True where `input_ids[:, 1:]` holds a token of the completion.
-
-        It follows from the lengths. The ids would not tell: the pad token may be the end token, which counts.
-        """
-        places = torch.arange(1, int(self.lengths.max()))
-        return (places >= self.prompt_lengths[:, None]) & (places < self.lengths[:, None])
+        """(rollouts, length - 1), True where `input_ids[:, 1:]` holds a token of the completion."""
+        return self.padded[1]
 
 
 def sample_rollouts(
