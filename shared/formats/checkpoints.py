@@ -48,13 +48,9 @@ def save_checkpoint(
     state: dict | None = None,
     tensors: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a model, and what its training needs to go on, to a folder: whole or not at all.
+    """Write a model as `export_hf` does, and what its training needs to go on: whole or not at all.
 
-    Adapters are merged, as in `export_hf`.
-
-    Args:
-        state: whatever JSON can hold, such as the step and the configuration of the run.
-        tensors: such as `pack_optimizer` and `torch.get_rng_state()` give.
+    `state` is whatever JSON can hold, such as the step of the run; `tensors` such as `pack_optimizer` gives.
     """
     with atomic_folder(folder) as staging:
         write_hf_files(_without_adapters(model), tokenizer, staging)
@@ -128,10 +124,9 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
 
 
 def _in_order_of(parameter: Tensor, value: Tensor) -> Tensor:
-    """A moment as the optimiser itself makes it, in its parameter's order in memory; a step number keeps its form.
-
-    Always a copy: what is loaded is a window into the checkpoint's file, which Windows deletes only once it is closed.
-    """
+    """A moment as the optimiser itself makes it, in its parameter's order in memory; a step number keeps its form."""
     if value.stride() == parameter.stride() or not value.ndim:
-        return value.clone()
+        return (
+            value.clone()
+        )  # what is loaded is a window into the file, which Windows deletes only once it is closed
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

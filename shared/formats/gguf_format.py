@@ -97,9 +97,6 @@ def _open(path: Path):
         ) from error
 
 
-# --- configuration ------------------------------------------------------------------------------------------
-
-
 def _config(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> ModelConfig:
     """Our configuration, by way of the settings that a config.json would hold."""
     kind = fields["general.architecture"]
@@ -115,9 +112,6 @@ def _config(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> ModelConfi
         "tie_word_embeddings": "lm_head.weight" not in tensors,
     }
     return config_from_hf({name: value for name, value in settings.items() if value is not None})
-
-
-# --- weights ------------------------------------------------------------------------------------------------
 
 
 def gguf_tensors(reader: Any, fields: dict[str, Any]) -> LazyTensors:
@@ -151,9 +145,6 @@ def _unpermute(weight: Tensor, heads: int) -> Tensor:
     """Llama files interleave the two features that RoPE turns together; ours stand half a head apart."""
     rows = weight.shape[0]
     return weight.view(heads, rows // heads // 2, 2, -1).transpose(1, 2).reshape(weight.shape)
-
-
-# --- tokenizer ----------------------------------------------------------------------------------------------
 
 
 def tokenizer_from_fields(fields: dict[str, Any]) -> Tokenizer:

@@ -41,9 +41,6 @@ SIZES = {
 }
 
 
-# --- configuration ------------------------------------------------------------------------------------------
-
-
 def config_from_hf(settings: dict) -> ModelConfig:
     """Our configuration from the content of a config.json, as transformers 4 or 5 writes it.
 
@@ -143,9 +140,6 @@ def config_to_hf(config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) 
         "dtype": name,
         "torch_dtype": name,
     }
-
-
-# --- weight names -------------------------------------------------------------------------------------------
 
 
 class Part(NamedTuple):

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 HUB_MODELS = {
@@ -49,9 +48,6 @@ def packaged_smollm2() -> Path | None:
         return None
     paths = [Path(file.locate()) for file in files if file.suffix == ".gguf"]
     return next((path for path in paths if path.is_file()), None)
-
-
-# --- from the hub -------------------------------------------------------------------------------------------
 
 
 def download(repo_id: str) -> Path:
@@ -97,41 +93,28 @@ def _refuse_damaged(folder: Path, begun: float) -> None:
                 )
 
 
-def _explain(error: Exception, repo_id: str) -> Exception:
+def _explain(error: BaseException, repo_id: str) -> Exception:
     """The error for the reader: what went wrong, and what to do."""
-    causes = list(_chain(error))
-    status = next((code for each in causes if (code := _status(each))), 0)
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    answers = [getattr(each, "response", None) for each in causes]
+    status = next((answer.status_code for answer in answers if answer is not None), 0)
     if status in (401, 403, 404):
         return ValueError(
             f"The hub has no model {repo_id} that you may read: check the name, or log in with hf auth login."
         )
     if any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in causes):
-        return OSError(
-            errno.ENOSPC, f"The disk is full: free some space, or set HF_HOME to a larger one, for {repo_id}."
-        )
+        what = f"The disk is full: free some space, or set HF_HOME to a larger one, for {repo_id}."
+        return OSError(errno.ENOSPC, what)
+    elsewhere = "download the model elsewhere and give its folder"
     if any(type(each).__name__ == "OfflineModeIsEnabled" for each in causes):
-        return ConnectionError(
-            f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset that, or download the model elsewhere and "
-            "give its folder."
+        what = f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset that, or {elsewhere}."
+    elif status == 429 or status >= 500:
+        what = f"The hub has trouble of its own (status {status}) and does not send {repo_id}: run this again later."
+    else:
+        what = (
+            f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy (HTTPS_PROXY, and "
+            f"SSL_CERT_FILE if it has a certificate of its own), set HF_ENDPOINT to a mirror, or {elsewhere}."
         )
-    if status == 429 or status >= 500:
-        return ConnectionError(
-            f"The hub has trouble of its own (status {status}) and does not send {repo_id}: run this again later."
-        )
-    return ConnectionError(
-        f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy (HTTPS_PROXY, "
-        "and SSL_CERT_FILE if it has a certificate of its own), set HF_ENDPOINT to a mirror, or download the model "
-        "elsewhere and give its folder."
-    )
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what caused it."""
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _status(error: BaseException) -> int:
-    """The HTTP status that the hub answered with, 0 if it did not answer."""
-    return getattr(getattr(error, "response", None), "status_code", None) or 0
+    return ConnectionError(what)

@@ -52,9 +52,6 @@ def _open(path: Path, restore: str = AGAIN) -> safe_open:
         raise ValueError(f"The weights file {path} is damaged or cut short ({error}): {restore}.") from error
 
 
-# --- building a model ---------------------------------------------------------------------------------------
-
-
 def empty_model(config: ModelConfig) -> CausalLM:
     """A model whose weights have shapes but no memory yet: nothing is drawn only to be overwritten."""
     with torch.device("meta"):
@@ -135,9 +132,6 @@ def _fitting(tensor: Tensor, part: Part, shape: torch.Size, origin: str | Path) 
     return tensor
 
 
-# --- a single file of ours ----------------------------------------------------------------------------------
-
-
 def save_weights_file(path: Path, model: CausalLM) -> None:
     """Write the weights under our own names, with the configuration in the file's metadata."""
     tensors = {name: value.detach().contiguous() for name, value in model.named_parameters()}
@@ -156,9 +150,6 @@ def load_weights_file(path: Path, device: torch.device, dtype: torch.dtype, rest
         ) from error
     parts = {name: [Part(name, p.shape[0])] for name, p in empty_model(config).named_parameters()}
     return build_model(config, safetensors(file), device=device, dtype=dtype, origin=path, parts=parts)
-
-
-# --- a Hugging Face folder ----------------------------------------------------------------------------------
 
 
 def load_hf_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
@@ -189,8 +180,7 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / Path(name).name for name in sorted(set(read_json(index)["weight_map"].values()))]
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pth", "*.pt") for path in folder.glob(pattern))
-    if pickled:
+    if pickled := sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt")):
         raise ValueError(
             f"{folder} holds its weights only as {pickled[0]}, a format that can run code when it is loaded: "
             "take the model's safetensors files."
@@ -201,12 +191,10 @@ def _weight_files(folder: Path) -> list[Path]:
 def write_hf_files(model: CausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a model into an existing folder: configuration, weights, tokenizer, chat template, end tokens."""
     ends, pad = list(tokenizer.stop_ids), tokenizer.pad_id
-    settings = {
-        "config.json": config_to_hf(model.config, tokenizer, model.dtype),
-        "generation_config.json": {"eos_token_id": ends, "pad_token_id": pad, "do_sample": False},
-    }
-    for name, content in settings.items():
-        (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+    generation = {"eos_token_id": ends, "pad_token_id": pad, "do_sample": False}
+    config = config_to_hf(model.config, tokenizer, model.dtype)
+    for name, content in {"config": config, "generation_config": generation}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
     save_file(hf_weights(model), folder / "model.safetensors", {"format": "pt"})
     tokenizer.save(folder)
 
