@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from shared.generation.sampling import plain_seed
 from shared.support.progress import progress_bar
-from shared.support.values import plain_seed
 from shared.teacher.replies import Reply, split_thinking
 from shared.teacher.samples import Job, SamplesFile, Tally, chat_question, ensure_sampling, unified_problems
 

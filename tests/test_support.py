@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from course import ROOT
+from shared.generation.sampling import plain_seed
 from shared.support import files
 from shared.support.jsonl import read_jsonl, write_jsonl
-from shared.support.values import ensure_at_least_one, plain_seed
+from shared.support.values import ensure_at_least_one
 
 
 def test_a_file_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ PLUMBING = {
     "shared.model.lora.*": "adapters, a way to train large models in little memory; appendix H says how",
     "shared.model.tokenizer.*": "a library's tokenizer behind one face; chapter 2 and appendix C show what it does",
     "shared.distillation.rows.*": "reading the rows of a file in any spelling",
+    "shared.generation.sampling.plain_seed": "a seed in any spelling as a whole number",
     "shared.*.ensure_*": "refusing what cannot be meant, in words",
     "shared.*.config.*Config": "settings with their rules; the chapters name those that they change",
     "shared.grader.[!_]*.*": "the grader is a library of its own; chapter 3 builds a small one and says what ours adds",

@@ -18,12 +18,13 @@ from shared.evaluation.results import ResultsFile, named_settings
 from shared.evaluation.statistics import PairedTest, paired_test, wilson_interval
 from shared.generation.completions import generate
 from shared.generation.prompts import render_prompt
+from shared.generation.sampling import plain_seed
 from shared.grader.grading import extract_answer, grade
 from shared.model.fingerprint import fingerprint
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.progress import progress_bar
-from shared.support.values import ensure_at_least_one, plain_seed
+from shared.support.values import ensure_at_least_one
 
 
 @dataclass(frozen=True)

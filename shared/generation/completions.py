@@ -17,11 +17,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from shared.generation.sampling import Sampling, random_stream
+from shared.generation.sampling import Sampling, plain_seed, random_stream
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM, ensure_known
 from shared.support.progress import progress_bar
-from shared.support.values import ensure_at_least_one, plain_seed
+from shared.support.values import ensure_at_least_one
 
 # Why a completion, ours or a server's, has no end of its own: a student must not learn to end there.
 CUT_SHORT = ("length", "content_filter")

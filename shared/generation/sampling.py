@@ -6,6 +6,7 @@ are minus infinity, so that filters can be applied one after the other.
 
 import hashlib
 import math
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -106,6 +107,14 @@ def sample_token(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     # The total is near 1; a random number is at most 1 - 2 ** -24, so the product stays below it.
     total = cumulative[:, -1:]
     return (cumulative <= uniforms.unsqueeze(-1) * total).sum(dim=-1)
+
+
+def plain_seed(seed: int | None) -> int | None:
+    """A seed, of numpy or torch too, as Python's int; None stays None. Raises ValueError if it is no whole number."""
+    try:
+        return None if seed is None else int(operator.index(seed))
+    except TypeError as error:
+        raise ValueError(f"seed is {seed!r}: give a whole number.") from error
 
 
 def random_stream(seed: int, prompt: tuple[int, ...], sample: int, count: int) -> Tensor:

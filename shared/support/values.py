@@ -1,7 +1,6 @@
 """What callers give, brought into one form or refused in words."""
 
 import math
-import operator
 from collections.abc import Sequence
 
 
@@ -23,11 +22,3 @@ def ensure_at_least_one(**values: int) -> None:
 def as_list(texts: str | Sequence[str]) -> list[str]:
     """The texts as a list; one text gives a list with one entry."""
     return [texts] if isinstance(texts, str) else list(texts)
-
-
-def plain_seed(seed: int | None) -> int | None:
-    """A seed, of numpy or torch too, as Python's int; None stays None. Raises ValueError if it is no whole number."""
-    try:
-        return None if seed is None else int(operator.index(seed))
-    except TypeError as error:
-        raise ValueError(f"seed is {seed!r}: give a whole number.") from error

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from shared.generation.completions import generate
 from shared.generation.prompts import render_prompt
+from shared.generation.sampling import plain_seed
 from shared.model.fingerprint import fingerprint
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.progress import progress_bar
-from shared.support.values import ensure_at_least_one, plain_seed
+from shared.support.values import ensure_at_least_one
 from shared.teacher.replies import make_reply
 from shared.teacher.samples import Job, SamplesFile, Tally, chat_question, ensure_sampling, unified_problems
 
