@@ -114,7 +114,7 @@ def _explain(error: BaseException, repo_id: str) -> Exception:
         what = f"The hub has trouble of its own (status {status}) and does not send {repo_id}: run this again later."
     else:
         what = (
-            f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy (HTTPS_PROXY, and "
-            f"SSL_CERT_FILE if it has a certificate of its own), set HF_ENDPOINT to a mirror, or {elsewhere}."
+            f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy "
+            f"(HTTPS_PROXY, and SSL_CERT_FILE if it has a certificate of its own), set HF_ENDPOINT to a mirror, or {elsewhere}."
         )
     return ConnectionError(what)
