@@ -4,7 +4,6 @@
 model that is made by `CausalLM(config)` stays plain. Taught in appendix E, section E.9, with what each part is worth.
 """
 
-from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -21,11 +20,6 @@ from shared.model.transformer import (
     apply_rope,
     attend,
 )
-from shared.support.machine import processor_name
-
-WORTH_STARTING = 1_600_000  # multiplications
-READING = 4  # to read the weights takes as long as to multiply them for about so many tokens
-PAGE = 1024  # fp32 numbers in a page of memory
 
 
 def speed_up(model: CausalLM) -> CausalLM:
@@ -33,22 +27,10 @@ def speed_up(model: CausalLM) -> CausalLM:
     for module in model.modules():
         module.__class__ = FAST_FORMS.get(type(module), type(module))
         if isinstance(module, CausalLM | Block | Attention | FeedForward):
-            # Python finds a plain attribute at once, but looks for one of torch's modules in vain first. Where a part
-            # is replaced, torch drops the plain attribute of that name.
+            # Python finds a plain attribute at once, but looks for one of torch's modules in vain first (as for torch's
+            # parameters, hence `_parameters` below). Where a part is replaced, torch drops the attribute of that name.
             vars(module).update(module.named_children())
-    lay_out(model.blocks)  # not the embedding, of which single rows are read
     return model
-
-
-def lay_out(blocks: nn.Module) -> None:
-    """Bring the weights of linear layers into the order in memory that is read fastest.
-
-    For fp32 on a processor that is column by column, unless a column is as long as a page of memory: then each step to
-    the next one would leave the page, and row by row is faster.
-    """
-    for layer in blocks.modules():
-        if isinstance(layer, nn.Linear) and layer.out_features < PAGE and layer.weight.dtype == torch.float32:
-            layer.weight.data = layer.weight.data.t().contiguous().t()
 
 
 # --- the norm -------------------------------------------------------------------------------------------------
@@ -59,7 +41,6 @@ class FastRMSNorm(RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of x."""
-        # The same as self.weight, which Python would look for elsewhere in vain first.
         return rms_norm(x, self._parameters["weight"], self.eps)
 
 
@@ -116,70 +97,32 @@ class FastAttention(Attention):
 
 
 def attend_fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """As `attend`; with one new token the heads of a group differ in their query only.
+    """As `attend`, with one new token by itself: the heads of a group then differ in their query only.
 
-    So they can stand as the rows of one product, and no key is repeated for each of them.
+    So they can stand as the rows of one product, and no key is repeated for each of them. On a processor, two plain
+    products are faster than SDPA where many texts have a few queries each.
     """
     batch, _, length, size = q.shape
     if length > 1:
         return attend(q, k, v, mask)
     q = q.reshape(batch, k.shape[1], -1, size)
-    if batch > 1 and q.is_cpu:
-        return few_queries(q, k, v, mask).reshape(batch, 1, -1)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(batch, 1, -1)
-
-
-def few_queries(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """The same as SDPA by two matrix products: on a processor faster where many rows have a few queries each."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if batch == 1 or not q.is_cpu:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(batch, 1, -1)
+    scores = (q * size**-0.5) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.add_(mask)
-    return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
+    return (scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v).reshape(batch, 1, -1)
 
 
 # --- linear layers --------------------------------------------------------------------------------------------
 
 
-def _find_onednn() -> Callable[..., Tensor] | None:
-    """The operation behind `torch.compile`d linear layers, where it exists and is faster than the usual one.
-
-    For fp32, torch multiplies matrices with Intel's library MKL, which on AMD processors uses half of what they can do.
-    The library oneDNN, which torch ships too and takes for bf16, is about twice as fast there. But it takes some ten
-    microseconds to start a product, as long as a small one lasts; and on Intel's processors MKL is the faster one.
-    """
-    if "Intel" in processor_name() or not torch.backends.mkldnn.is_available():
-        return None
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-_onednn_linear = _find_onednn()
-
-
 class FastLinear(nn.Linear):
-    """As `torch.nn.Linear`, with the faster library for large fp32 products on a processor.
-
-    The faster one has no gradient, so it is used where none is asked for: in generation and evaluation.
-    """
+    """As `torch.nn.Linear`, with its weights found at once."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply x (..., in_features) to (..., out_features)."""
-        weight, bias = self._parameters["weight"], self._parameters.get("bias")
-        if _onednn_linear is not None:
-            tokens = x.numel() // self.in_features
-            work = (tokens + READING) * self.in_features * self.out_features
-            if work >= WORTH_STARTING and _can_use_onednn(x):
-                return _onednn_linear(x, weight, bias, "none", [], "")
-        return F.linear(x, weight, bias)
-
-
-def _can_use_onednn(x: Tensor) -> bool:
-    return (
-        x.dtype == torch.float32
-        and x.is_cpu
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
+        return F.linear(x, self._parameters["weight"], self._parameters["bias"])
 
 
 FAST_FORMS = {RMSNorm: FastRMSNorm, Attention: FastAttention, nn.Linear: FastLinear}

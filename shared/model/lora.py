@@ -30,12 +30,11 @@ class LoRALinear(nn.Linear):
         self.lora_b = nn.Parameter(torch.zeros(self.out_features, rank, device=self.weight.device))
         self.scale = alpha / rank
         self.enabled = True
-        self.base_class = type(base)  # which says how x is multiplied with the old weight
         self.train(base.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply x (..., in_features) to (..., out_features), with the addition unless it is disabled."""
-        y = self.base_class.forward(self, x)
+        y = super().forward(x)
         if not self.enabled:
             return y
         # The small weights take x's format and not the reverse: a copy of x would be kept for the backward pass.
@@ -48,7 +47,7 @@ class LoRALinear(nn.Linear):
         addition = self.scale * (self.lora_b @ self.lora_a)
         self.weight.copy_(self.weight.to(addition.dtype) + addition)
         with torch.device("meta"):  # its own weights are never made
-            plain = self.base_class(self.in_features, self.out_features, bias=self.bias is not None)
+            plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
         plain.weight, plain.bias = self.weight, self.bias
         return plain.train(self.training)
 

@@ -181,14 +181,12 @@ class KVCache:
         """Fill this empty cache with the rows of others, padded on the left to the length of the longest."""
         self.length = max(cache.length for cache in caches)
         self.padded = any(cache.padded or cache.length < self.length for cache in caches)
-        first = 0
-        for cache in caches:
-            rows, padding = slice(first, first + cache.batch_size), self.length - cache.length
-            self.stored[:, rows, :, :padding] = 0
-            self.stored[:, rows, :, padding : self.length] = cache.stored[:, :, :, : cache.length]
-            self.real[rows, :padding] = False
-            self.real[rows, padding : self.length] = cache.real[:, : cache.length]
-            first = rows.stop
+        sizes = [cache.batch_size for cache in caches]
+        parts = zip(caches, self.stored.split(sizes, dim=1), self.real.split(sizes), strict=True)
+        for cache, stored, real in parts:
+            padding = self.length - cache.length
+            stored[:, :, :, : self.length] = F.pad(cache.stored[:, :, :, : cache.length], (0, 0, padding, 0))
+            real[:, : self.length] = F.pad(cache.real[:, : cache.length], (padding, 0))
 
     def trim(self) -> None:
         """Drop the leading columns that are padding in every row."""
