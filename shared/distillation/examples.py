@@ -17,8 +17,7 @@ PromptStyle = str | Callable[[str], str]
 class SFTExample:
     """One text to learn: a prompt, which carries no loss, and a completion that ends with the end token.
 
-    `input_ids` are those of the prompt (`prompt_length` of them), the completion and the end token. Taught in ch08,
-    section 8.4.
+    `input_ids` are those of prompt (`prompt_length` of them), completion and end token. Taught in ch08, section 8.4.
     """
 
     problem: str
@@ -53,12 +52,8 @@ def sft_prompt(
 ) -> str:
     """The prompt of an example, and the one to ask the student with afterwards. Taught in ch08, section 8.4.
 
-    Args:
-        prompt_style: a style of `render_prompt`; "chat" for the tokenizer's chat format, with the question and the
-            instruction of "cot" as the user's message; or a function from a problem's text to a prompt.
-        with_thinking: in the chat format, what the template is told as `enable_thinking`.
-
-    Raises ValueError for an unknown style.
+    `prompt_style`: a style of `render_prompt`; "chat" for the tokenizer's chat format around the question and the
+    instruction of "cot", its `enable_thinking` being `with_thinking`; or a function from a problem to a prompt.
     """
     if callable(prompt_style):
         return prompt_style(problem)
@@ -83,8 +78,6 @@ def sft_completion(prompt: str, thinking: str, content: str, think_tags: bool = 
         return text
     return ("\n" if "\n" in text else " ") + text
 
-
-# --- a whole set ----------------------------------------------------------------------------------------------
 
 REASONS = {
     "wrong": "wrong",
@@ -139,20 +132,16 @@ def build_sft_examples(
     """Examples for supervised fine-tuning from rows in any of the spellings of `shared.distillation.rows`.
 
     What is left out, and counted in the result's `dropped`: solutions that the verifier rejects (rejection sampling,
-    arXiv:2308.01825) or that were cut short, texts with special tokens other than `<think>` tags, which would end or
-    break the example, the same solution of the same problem again, and examples of more than `max_length` tokens.
-    Those are never cut: without its end, a solution has no answer and no end token, and the student learns to ramble.
-    Taught in ch08, section 8.4.
+    arXiv:2308.01825) or that were cut short, texts with special tokens other than `<think>` tags, the same solution of
+    the same problem again, and examples of more than `max_length` tokens, which are never cut: a solution without its
+    end teaches the student to ramble. Taught in ch08, section 8.4.
 
     Args:
         prompt_style: how the problem is asked, see `sft_prompt`.
-        with_thinking: False leaves the row's thinking out.
-        think_tags: False writes the thinking without its tags, as plain text before the content.
-        max_length: the most tokens of an example, prompt and end token included.
+        with_thinking, think_tags: False leaves out the row's thinking, or the tags around it.
         only_correct: False keeps wrong solutions, not unfinished ones, and needs no gold answer.
 
-    Raises:
-        ValueError: a row lacks a field or has none of the right kind, or the prompt style is unknown.
+    Raises ValueError for a row that lacks a field or has one of another kind, and for an unknown prompt style.
     """
     if max_length < 1:
         raise ValueError(f"max_length is {max_length}: give at least 1 token.")
@@ -180,10 +169,7 @@ def split_examples(
     """Split into examples to train on and to validate with, so that no problem is on both sides.
 
     The share `validation` of the problems, at least one, goes to the second part: those whose texts come first in the
-    order of their hashes, so that neither the order of the examples nor the machine matters. Taught in ch08,
-    section 8.6.
-
-    Raises ValueError for a share outside 0 to 1 (exclusive), or fewer than two problems.
+    order of their hashes. Taught in ch08, section 8.6. Raises ValueError where a part would be empty.
     """
 
     def place(problem: str) -> bytes:

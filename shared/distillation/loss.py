@@ -1,8 +1,7 @@
 """The losses of distillation: on the teacher's text, or on its probabilities. Taught in ch08, sections 8.7 to 8.13.
 
-All are means over the completion tokens of the whole batch: every token counts alike, and a long solution counts more
-than a short one. A micro-batch divides by the number of tokens of the whole batch (`tokens`), so that the losses of
-the micro-batches add up to that of the batch, however it is cut.
+All are means over the completion tokens of the whole batch. A micro-batch divides by the number of tokens of the whole
+batch (`tokens`), so that the losses of the micro-batches add up to that of the batch, however it is cut.
 """
 
 import torch
@@ -17,14 +16,8 @@ from shared.training.batches import aggregate
 def sft_loss(logprobs: Tensor, mask: Tensor, tokens: int | None = None) -> Tensor:
     """Cross-entropy of the completion tokens, nats a token: their mean negative log-probability.
 
-    Taught in ch08, section 8.7.
-
-    Args:
-        logprobs: (rows, length - 1), of `input_ids[:, 1:]` (see `token_logprobs`).
-        mask: of the same shape, True on a completion's tokens, its end token among them.
-        tokens: number of completion tokens in the whole batch; None for those of `mask`.
-
-    Returns a scalar, 0 if the mask is empty.
+    `logprobs` of `input_ids[:, 1:]` and `mask`, True on a completion's tokens, are (rows, length - 1). 0 if the mask is
+    empty. Taught in ch08, section 8.7.
     """
     return aggregate(-logprobs, mask, "token", tokens=tokens)
 
@@ -35,10 +28,7 @@ def token_kl(
     """Kullback-Leibler divergence between two next-token distributions, in nats: (..., vocab_size) each to (...).
 
     KL(teacher || student) asks the student to cover all that the teacher may say; in reverse, KL(student || teacher)
-    asks it to say nothing that the teacher would not. Logits are divided by `temperature` and computed in fp32. Taught
-    in ch08, section 8.12.
-
-    Raises ValueError for a temperature that is not positive.
+    asks it to say nothing that the teacher would not. Taught in ch08, section 8.12.
     """
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}: give a positive one, 1 for the models' own.")
@@ -55,12 +45,7 @@ def soft_loss(
     """Distillation on the teacher's probabilities (arXiv:1503.02531): T^2 times the mean of `token_kl`.
 
     The gradient of the divergence shrinks as 1 / T^2; the factor makes up for it. With the reverse divergence, on texts
-    that the student has sampled itself, this is on-policy distillation (arXiv:2306.13649). Taught in ch08,
-    section 8.12.
-
-    Args:
-        divergences: (rows, length - 1), of the distributions of `input_ids[:, 1:]` at this temperature.
-        mask, tokens: as in `sft_loss`.
+    that the student has sampled, this is on-policy distillation (arXiv:2306.13649). Taught in ch08, section 8.12.
     """
     return temperature**2 * aggregate(divergences, mask, "token", tokens=tokens)
 
@@ -77,15 +62,8 @@ def token_divergences(
 ) -> tuple[Tensor, Tensor]:
     """`token_kl` of two models and the student's log-probabilities, without the logits of all tokens at once.
 
-    Taught in ch08, section 8.12.
-
-    Args:
-        model: the student, which gradients flow to; none flow to the teacher.
-        input_ids: (rows, length), padded on the right.
-        where: (rows, length - 1), True where `input_ids[:, 1:]` is asked for.
-        chunk: tokens that go through the heads at a time; by default as many as make `CHUNK_LOGITS` logits.
-
-    Returns two tensors (rows, length - 1), 0 outside `where`. The log-probabilities are those at temperature 1.
+    Gradients flow to the student, none to the teacher; the log-probabilities are those at temperature 1. Arguments as
+    in `token_logprobs`. Returns two tensors (rows, length - 1), 0 outside `where`. Taught in ch08, section 8.12.
     """
     hidden = model.hidden_states(input_ids)[:, :-1][where]
     with torch.no_grad():
@@ -113,10 +91,7 @@ def distillation_loss(
     config: DistillConfig,
     tokens: int | None = None,
 ) -> Tensor:
-    """The loss that the config asks for, of a batch or of a micro-batch of one with so many completion tokens.
-
-    Taught in ch08, sections 8.8 (without a teacher), 8.12 and 8.13.
-    """
+    """The loss that the config asks for. Taught in ch08, section 8.8 and, with a teacher, 8.12."""
     if teacher is None:
         return sft_loss(token_logprobs(model, input_ids, where=mask), mask, tokens)
     on_policy, temperature = config.loss == "on_policy", config.temperature

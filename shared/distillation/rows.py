@@ -7,7 +7,6 @@ A row is a dict:
     a problem with its solution            problem, answer, solution
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +52,15 @@ def read_solution(row: dict, number: int, needs_answer: bool) -> Solution:
     """The solution in a row. Raises ValueError, with the row's number, for one that lacks something."""
     if not isinstance(row, dict):
         raise ValueError(f"Row {number} is no dictionary: give one with 'problem', 'answer' and 'content'.")
-    found = {field: _first(row, names) for field, names in SPELLINGS.items()}
+    found = {
+        field: next((row[name] for name in names if row.get(name) is not None), None)
+        for field, names in SPELLINGS.items()
+    }
     if found["answer"] is None and "solution" in row:
         found["answer"] = extract_answer(row["solution"])
-    needed = ("problem", "content", "answer") if needs_answer else ("problem", "content")
+    needed = {"problem", "content", "answer"} if needs_answer else {"problem", "content"}
     for field, value in found.items():
-        missing = value is None and field in needed
-        if missing or not isinstance(value, str | None):
+        if not isinstance(value, str if field in needed else str | None):
             names = " or ".join(map(repr, SPELLINGS[field]))
             raise ValueError(f"Row {number} has no text in the field {names}: add it.")
     if not found["problem"].strip() or (needs_answer and not found["answer"].strip()):
@@ -69,7 +70,3 @@ def read_solution(row: dict, number: int, needs_answer: bool) -> Solution:
     )
     correct = row.get("correct") if isinstance(row.get("correct"), bool) else None
     return Solution(problem, thinking, content, found["answer"], correct, row.get("finish_reason"))
-
-
-def _first(row: dict, names: Iterable[str]) -> object:
-    return next((row[name] for name in names if row.get(name) is not None), None)

@@ -1,11 +1,4 @@
-"""A step of distillation, and the run of them. Taught in ch08, sections 8.7 and 8.8.
-
-    examples = build_sft_examples(rows, tokenizer)
-    train, validation = split_examples(examples)
-    trainer = train_distillation(model, tokenizer, train, DistillConfig(epochs=2), validation=validation)
-
-What every training needs besides (checkpoints, metrics, guards, Ctrl-C) is in `shared.training.trainer`.
-"""
+"""A step of distillation, and the run of them around it. Taught in ch08, sections 8.7 and 8.8."""
 
 import hashlib
 import random
@@ -29,14 +22,11 @@ from shared.model.transformer import CausalLM, ensure_known
 from shared.training.batches import micro_batches
 from shared.training.trainer import Trainer, scheduled_rate, training_numerics
 
-# --- batches ------------------------------------------------------------------------------------------------
-
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """The numbers of the examples of each batch of an epoch: every example once, those of a batch of similar length.
 
-    Sorting by length saves padding. Which examples of equal length meet, and the order of the batches, is drawn anew
-    for each (seed, epoch). Taught in ch08, section 8.8.
+    Which examples of equal length meet, and the order of the batches, is drawn anew for each (seed, epoch).
     """
     rng = random.Random(f"examples-{seed}-{epoch}")
     order = list(range(len(lengths)))
@@ -52,8 +42,7 @@ def collate(
 ) -> tuple[Tensor, Tensor]:
     """Token ids (rows, length), padded on the right, and the mask (rows, length - 1) of `input_ids[:, 1:]`.
 
-    The mask follows from the lengths: the pad token may be the end token, which carries loss. Taught in ch08,
-    section 8.7.
+    The mask follows from the lengths: the pad token may be the end token, which carries loss.
     """
     rows = [torch.tensor(example.input_ids) for example in examples]
     masks = [torch.tensor(example.completion_mask) for example in examples]
@@ -63,18 +52,15 @@ def collate(
 
 
 def cut_examples(examples: Sequence[SFTExample], most_tokens: int) -> list[list[SFTExample]]:
-    """Micro-batches of similar length, of at most `most_tokens` tokens with padding. Taught in ch08, section 8.8."""
+    """Micro-batches of similar length, of at most `most_tokens` tokens with padding."""
     lengths = torch.tensor([len(example) for example in examples], dtype=torch.long)
     parts = micro_batches(lengths, torch.arange(len(examples)), most_tokens)
     return [[examples[number] for number in part.tolist()] for part in parts]
 
 
 def completion_tokens(examples: Sequence[SFTExample]) -> int:
-    """How many tokens of these examples carry loss. Taught in ch08, section 8.8."""
+    """How many tokens of these examples carry loss."""
     return sum(example.completion_length for example in examples)
-
-
-# --- trainer ------------------------------------------------------------------------------------------------
 
 
 class DistillationTrainer(Trainer):
@@ -85,19 +71,17 @@ class DistillationTrainer(Trainer):
     Args:
         model: the student; it is trained in place.
         examples: what to train on, from `build_sft_examples`.
-        config: `DistillConfig()` if not given. In `trainer.config`, `steps` is the number that its epochs take.
-        validation: other examples, whose loss is measured every `config.eval_every` steps.
-        problems: dicts with `problem` and `answer`, on which greedy accuracy is measured then.
-        teacher: the model whose probabilities are learned; needed unless `config.loss` is "hard". It must have the
-            student's vocabulary.
+        config: in `trainer.config`, `steps` is the number that its epochs take.
+        validation, problems: other examples, and dicts with `problem` and `answer`: every `config.eval_every` steps
+            the loss on the former and greedy accuracy on the latter are measured.
+        teacher: the model whose probabilities are learned; needed unless `config.loss` is "hard".
         options: `on_step` and `progress` of `Trainer`.
 
-    Attributes:
-        history: the metrics of every step: `loss` (see `config.loss`), `epoch` (from 0), `length_mean` (completion
-            tokens an example), those of `Trainer`, and where it was evaluated `eval_loss` and `eval_accuracy`.
+    Metrics of a step in `history`, beside those of `Trainer`: `epoch` (from 0), `length_mean` (completion tokens an
+    example), and where it was evaluated `eval_loss` and `eval_accuracy`.
 
     Raises ValueError if there are no examples, one is longer than the model's context or of another tokenizer, or the
-    teacher does not fit.
+    teacher has another vocabulary.
     """
 
     shown: ClassVar = {"loss": "loss", "eval_loss": "validation", "eval_accuracy": "accuracy"}
@@ -133,14 +117,9 @@ class DistillationTrainer(Trainer):
 
     def learning_rate(self) -> float:
         """Warm-up, then a cosine to the last step."""
-        config = self.config
-        return scheduled_rate(
-            self.step,
-            peak=config.learning_rate,
-            warmup=config.warmup,
-            steps=config.steps,
-            final=config.final_rate,
-        )
+        config, peak = self.config, self.config.learning_rate
+        steps, final = config.steps, config.final_rate
+        return scheduled_rate(self.step, peak=peak, warmup=config.warmup, steps=steps, final=final)
 
     def train_step(self) -> dict[str, float]:
         """One step on one batch, micro-batch by micro-batch."""
@@ -228,11 +207,11 @@ def ensure_fitting(
     ensure_known(torch.tensor([max(example.input_ids) for example in examples + validation]), model)
     if config.loss != "hard" and teacher is None:
         raise ValueError(f"The loss {config.loss!r} needs a teacher: give its model, or take 'hard'.")
-    sizes = [one.config.vocab_size for one in (teacher or model, model)]
-    if sizes[0] != sizes[1]:
+    theirs, ours = (one.config.vocab_size for one in (teacher or model, model))
+    if theirs != ours:
         raise ValueError(
-            f"The teacher has {sizes[0]} tokens, the student {sizes[1]}: their probabilities can be compared only with "
-            "one vocabulary; distil on the teacher's texts instead."
+            f"The teacher has {theirs} tokens, the student {ours}: their probabilities can be compared only with one "
+            "vocabulary; distil on the teacher's texts instead."
         )
 
 
@@ -247,8 +226,8 @@ def train_distillation(
 ) -> DistillationTrainer:
     """Distil and return the trainer: `.model` is the student, which was trained in place, `.history` the metrics.
 
-    `options` are the other arguments of `DistillationTrainer`; `resume` and what is raised are those of
-    `Trainer.train`. Taught in ch08, section 8.8.
+    `options` are the other arguments of `DistillationTrainer`, `resume` is that of `Trainer.train`. Taught in ch08,
+    section 8.8.
     """
     trainer = DistillationTrainer(model, tokenizer, examples, config, **options)
     trainer.train(resume=resume)

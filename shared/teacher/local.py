@@ -45,13 +45,10 @@ def ask_model(
         prompt: a style of `render_prompt`, or a function from a problem's text to a prompt.
         chat: put the question into the tokenizer's chat template, as a chat model wants it.
         num_samples: answers a problem; raise it later to get more of them.
-        temperature, top_p, max_new_tokens, seed: see `generate`.
         batch_size: how many answers are made at once.
         keep_rejected: keep the texts of wrong or unfinished answers too, in the second file.
-        progress: show a progress bar.
 
-    Raises:
-        ValueError: for settings out of range, problems without the fields, or a file that does not fit.
+    Raises ValueError for settings out of range, problems without the fields, or a file that does not fit.
     """
     problems = unified_problems(problems)
     ensure_sampling(num_samples, temperature, top_p, max_new_tokens)

@@ -95,12 +95,11 @@ class SamplesFile:
     def __enter__(self) -> "SamplesFile":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
+        name = self.path.name
         try:
             self._lock.acquire()
         except Timeout as error:
-            raise ValueError(
-                f"Another run is writing {self.path.name}: wait for it, or give another file."
-            ) from error
+            raise ValueError(f"Another run is writing {name}: wait for it, or give another file.") from error
         try:
             self._compare_settings()
             self._read()
@@ -140,26 +139,22 @@ class SamplesFile:
 
     def _compare_settings(self) -> None:
         beside = self.path.with_name(self.path.name + ".settings.json")
-        files = [path for path in (self.path, self.rejected_path) if path.exists()]
+        files, name = [path for path in (self.path, self.rejected_path) if path.exists()], self.path.name
         # Without a row nothing is lost: a run whose settings were wrong may have failed at once.
         if not any(path.stat().st_size for path in files):
             beside.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
             return
         if self.path not in files:
-            raise ValueError(
-                f"{self.path.name} is missing: restore it, or delete {self.rejected_path.name} too."
-            )
+            raise ValueError(f"{name} is missing: restore it, or delete {self.rejected_path.name} too.")
         try:
             before = dict(json.loads(beside.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"{beside.name} is missing or damaged: restore it, or give another file."
-            ) from error
-        for name, value in self.settings.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"{self.path.name} was made with {name} = {before.get(name)!r}, not {value!r}: give another file."
-                )
+            told = f"{beside.name} is missing or damaged: restore it, or give another file."
+            raise ValueError(told) from error
+        for field, value in self.settings.items():
+            if before.get(field) != value:
+                made = f"{name} was made with {field} = {before.get(field)!r}, not {value!r}"
+                raise ValueError(f"{made}: give another file.")
 
     def _read(self) -> None:
         asked = {problem["unique_id"]: problem for problem in self.problems}
@@ -169,9 +164,8 @@ class SamplesFile:
                     raise ValueError(f"{path.name} holds no samples of a teacher: give another file.")
                 problem = asked.get(row["unique_id"], row)
                 if any(row[name] != problem[name] for name in ("problem", "answer")):
-                    raise ValueError(
-                        f"{path.name} has another problem {row['unique_id']!r}: give another file."
-                    )
+                    other = f"another problem {row['unique_id']!r}"
+                    raise ValueError(f"{path.name} has {other}: give another file.")
                 self.done[row["unique_id"], row["sample"]] = kept
 
 
