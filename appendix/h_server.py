@@ -134,11 +134,8 @@ class Server:
 
     def ask(self, client: openai.OpenAI, question: str, **sampling: float | int | None) -> Reply:
         """The whole answer to one question. Raises Unanswered or Refused if none comes."""
-        fields = {
-            **sampling,
-            **({"stream_options": {"include_usage": True}} if self.stream else {}),
-            **self.extra,
-        }
+        usage = {"stream_options": {"include_usage": True}} if self.stream else {}
+        fields = sampling | usage | self.extra
         request = {
             "model": self.model,
             "messages": [{"role": "user", "content": question}],
@@ -250,10 +247,8 @@ def in_threads(do: Callable[[T], object], jobs: Sequence[T], threads: int, *, pa
                 raise
             stop.set()
             errors.append(KeyboardInterrupt())
-            print(
-                "Stopping when the answers under way are there; interrupt again to drop them.",
-                file=sys.stderr,
-            )
+            note = "Stopping when the answers under way are there; interrupt again to drop them."
+            print(note, file=sys.stderr)
     if errors:
         raise errors[0]
 
@@ -348,14 +343,10 @@ def ask_server(
     that fails `server.tries` times is left for the next call and counted as failed. For Ctrl-C see `in_threads`.
 
     Args:
-        problems: dicts with at least `problem` and `answer`, such as `load_minimath` gives.
-        path: the file of rows, ending in .jsonl (see `SamplesFile` for those beside it).
+        problems, path, num_samples, keep_rejected: see `ask_model`.
         prompt: a style of `render_prompt`, or a function from a problem's text to the user's message.
-        num_samples: answers a problem; raise it later to get more of them.
         temperature, top_p, max_new_tokens: go into the request.
         seed: if given, each sample's request has a seed of its own made from it; some servers do not take one.
-        keep_rejected: keep the texts of wrong or unfinished answers too, in the second file.
-        progress: show a progress bar.
 
     Raises:
         ConnectionError: the server refuses the key, lacks the model, cannot be reached, or fails again and again.

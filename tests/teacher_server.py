@@ -6,7 +6,8 @@ import json
 import re
 import threading
 from collections import Counter, deque
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.stub_server import StubHandler, StubServer
 
 KEY = "sk-very-secret"
 FIELDS = {
@@ -29,7 +30,7 @@ def all_keys(problems: int, samples: int = 1) -> list[tuple[str, int]]:
     return sorted((f"sum-{n}", sample) for n in range(problems) for sample in range(samples))
 
 
-class TeacherServer(ThreadingHTTPServer):
+class TeacherServer(StubServer):
     """Solves "Compute a+b." by a stream or in one piece; use it in a `with` statement.
 
     Attributes:
@@ -41,38 +42,21 @@ class TeacherServer(ThreadingHTTPServer):
         most_at_once: the most requests that were under way at a time.
     """
 
-    daemon_threads = True
-    block_on_close = False
-
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.faults: deque = deque()
         self.served: Counter = Counter()
         self.requests: list[dict] = []
         self.keys: list[str | None] = []
         self.wrong: set[str] = set()
         self.answers_left = 10**9
-        self.release = threading.Event()
         self.held = threading.Semaphore(0)
         self.under_way = self.most_at_once = 0
-        self.lock = threading.Lock()
         self.reply = think_aloud
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, request, client_address):
-        """A client that goes away is part of the tests."""
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *exception):
-        self.release.set()
-        self.shutdown()
-        self.server_close()
+        return f"{super().url}/v1"
 
 
 def think_aloud(problem: str, right: int) -> dict:
@@ -80,11 +64,8 @@ def think_aloud(problem: str, right: int) -> dict:
     return {"content": f"<think>\nIt is {right}, é\u2028.\n</think>\n\nThe answer is \\boxed{{{right}}}."}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(StubHandler):
     server: TeacherServer
-
-    def log_message(self, *_):
-        pass
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -147,15 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send(self, status: int, content: dict | list | bytes, **headers: str) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(data)),
-            **headers,
-        }.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(data)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        super().send(status, data, **{"Content-Type": "application/json", **named})
 
     # --- faults -----------------------------------------------------------------------------------------------
 

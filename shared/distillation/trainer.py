@@ -9,13 +9,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from shared.distillation.config import DistillConfig
 from shared.distillation.examples import SFTExample, sft_prompt
 from shared.distillation.loss import distillation_loss
 from shared.evaluation.data import with_ids
 from shared.generation.completions import generate
+from shared.generation.logprobs import pad_rows
 from shared.model.fingerprint import fingerprint
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM, ensure_known
@@ -40,14 +40,10 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
 def collate(
     examples: Sequence[SFTExample], pad_id: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """Token ids (rows, length), padded on the right, and the mask (rows, length - 1) of `input_ids[:, 1:]`.
-
-    The mask follows from the lengths: the pad token may be the end token, which carries loss.
-    """
-    rows = [torch.tensor(example.input_ids) for example in examples]
-    masks = [torch.tensor(example.completion_mask) for example in examples]
-    input_ids = pad_sequence(rows, batch_first=True, padding_value=pad_id)
-    mask = pad_sequence(masks, batch_first=True)[:, 1:]
+    """Token ids (rows, length), padded on the right, and the mask (rows, length - 1) of `input_ids[:, 1:]`."""
+    prompts = [example.input_ids[: example.prompt_length] for example in examples]
+    completions = [example.input_ids[example.prompt_length :] for example in examples]
+    input_ids, mask = pad_rows(prompts, completions, pad_id)
     return input_ids.to(device), mask.to(device)
 
 
@@ -128,17 +124,19 @@ class DistillationTrainer(Trainer):
             examples = self.sampled(examples)
         tokens, loss = completion_tokens(examples), 0.0
         for part in self.micro_batches(examples):
-            part_loss = self.part_loss(part, tokens, self.teacher)
+            part_loss = self.part_loss(self.model, part, tokens, self.teacher)
             part_loss.backward()
             loss += part_loss.item()
         metrics = {"epoch": self.epoch, "length_mean": tokens / len(examples), "tokens": tokens}
         return metrics | self.optimizer_step({"loss": loss})
 
-    def part_loss(self, part: Sequence[SFTExample], tokens: int, teacher: CausalLM | None) -> Tensor:
+    def part_loss(
+        self, model: CausalLM, part: Sequence[SFTExample], tokens: int, teacher: CausalLM | None = None
+    ) -> Tensor:
         """What a part of a batch with so many completion tokens adds to its loss."""
-        input_ids, mask = collate(part, self.tokenizer.pad_id, self.model.device)
-        with training_numerics(self.model, self.config.precision):
-            return distillation_loss(self.model, teacher, input_ids, mask, self.config, tokens)
+        input_ids, mask = collate(part, self.tokenizer.pad_id, model.device)
+        with training_numerics(model, self.config.precision):
+            return distillation_loss(model, teacher, input_ids, mask, self.config, tokens)
 
     def next_batch(self) -> list[SFTExample]:
         """The examples of this step."""
@@ -178,8 +176,9 @@ class DistillationTrainer(Trainer):
     @torch.no_grad()
     def validation_loss(self) -> float:
         """`sft_loss` over all validation examples."""
-        tokens, parts = completion_tokens(self.validation), self.micro_batches(self.validation)
-        return sum(self.part_loss(part, tokens, None).item() for part in parts)
+        model, tokens = self.plain_model(), completion_tokens(self.validation)
+        parts = self.micro_batches(self.validation)
+        return sum(self.part_loss(model, part, tokens).item() for part in parts)
 
     def learns_from(self) -> dict[str, str]:
         """Fingerprints of the texts and of the teacher."""
