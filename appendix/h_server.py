@@ -17,6 +17,7 @@ import os
 import re
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -220,27 +221,28 @@ def in_threads(do: Callable[[T], object], jobs: Sequence[T], threads: int, *, pa
     Ctrl-C, or a notebook's stop button: if `patient`, what is under way is awaited, since it is paid for, and a second
     one drops it. Then KeyboardInterrupt is raised.
     """
-    rest, lock, stop, errors = iter(jobs), threading.Lock(), threading.Event(), []
+    rest, lock, stop, errors, ended = iter(jobs), threading.Lock(), threading.Event(), [], []
 
     def work() -> None:
-        while not stop.is_set():
-            with lock:
-                job = next(rest, None)
-            if job is None:
-                return
-            try:
+        try:
+            while not stop.is_set():
+                with lock:
+                    job = next(rest, None)
+                if job is None:
+                    break
                 do(job)
-            except Exception as error:  # after any, a full disk say, no worker can go on
-                errors.append(error)
-                stop.set()
+        except Exception as error:  # after any, a full disk say, no worker can go on
+            errors.append(error)
+            stop.set()
+        ended.append(1)
 
     workers = [threading.Thread(target=work, daemon=True) for _ in range(min(threads, len(jobs)))]
     for worker in workers:
         worker.start()
-    while any(worker.is_alive() for worker in workers):
+    while len(ended) < len(workers):
         try:
-            for worker in workers:
-                worker.join(timeout=0.2)  # without an end it could not be interrupted on Windows
+            while len(ended) < len(workers):
+                time.sleep(0.05)  # a `join` that is interrupted takes its thread for ended (Python 3.11)
         except KeyboardInterrupt:
             if stop.is_set() or not patient:
                 stop.set()
