@@ -115,6 +115,7 @@ def _explain(error: BaseException, repo_id: str) -> Exception:
     else:
         what = (
             f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy "
-            f"(HTTPS_PROXY, and SSL_CERT_FILE if it has a certificate of its own), set HF_ENDPOINT to a mirror, or {elsewhere}."
+            f"(HTTPS_PROXY, and SSL_CERT_FILE if it has a certificate of its own), set HF_ENDPOINT to a mirror, or "
+            f"{elsewhere}."
         )
     return ConnectionError(what)
