@@ -284,12 +284,17 @@ def test_what_a_request_holds(server, tmp_path):
         (sums(1), {"num_samples": 0}, "num_samples is 0"),
         (sums(1), {"num_samples": 2, "temperature": 0.0}, "all samples are the same"),
         (sums(1), {"prompt": "kindly"}, "Unknown prompt style"),
+        (sums(1), {"top_p": 95.0}, r"top_p is 95\.0: give a probability"),
+        (sums(1), {"temperature": -1}, "temperature is -1: give 0 for greedy decoding"),
+        (sums(1), {"max_new_tokens": 0}, "max_new_tokens is 0: give at least 1"),
+        (sums(1), {"seed": 0.5}, r"seed is 0\.5: give a whole number"),
     ],
 )
 def test_arguments_that_make_no_sense(server, tmp_path, problems, options, message):
     with pytest.raises(ValueError, match=message):
         ask_server(problems, tmp_path / "data.jsonl", teacher(), **options)
     assert server.requests == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- loops, stops and kills -----------------------------------------------------------------------------------
