@@ -131,17 +131,9 @@ def sample_rollouts(
     Raises ValueError if a reward is not a finite number.
     """
     prompts = [render_prompt(problem["problem"], config.prompt_style) for problem in problems]
-    groups = generate(
-        model,
-        tokenizer,
-        prompts,
-        max_new_tokens=config.max_new_tokens,
-        num_samples=config.group_size,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        top_k=config.top_k,
-        seed=seed,
-    )
+    names = ("max_new_tokens", "temperature", "top_p", "top_k")
+    settings = {name: getattr(config, name) for name in names}
+    groups = generate(model, tokenizer, prompts, num_samples=config.group_size, seed=seed, **settings)
     rows = []
     for problem, prompt, group in zip(problems, prompts, groups, strict=True):
         prompt_ids = tokenizer.encode(prompt)

@@ -164,13 +164,8 @@ class GRPO(Trainer):
         """A micro-batch's share of the loss, and of the metrics."""
         config = self.config
         with training_numerics(self.model, config.precision):
-            logprobs, entropies = token_logprobs(
-                self.model,
-                batch.input_ids,
-                where=batch.mask,
-                temperature=config.temperature,
-                with_entropies=True,
-            )
+            where = {"where": batch.mask, "temperature": config.temperature}
+            logprobs, entropies = token_logprobs(self.model, batch.input_ids, with_entropies=True, **where)
         ratio = policy_ratio(
             logprobs, logprobs.detach(), batch.mask
         )  # the policy is still the one that sampled
@@ -314,26 +309,12 @@ class GRPOTrainer(GRPO):
         with training_numerics(self.model, config.precision):
             if batch.old is None:
                 self.look_up(batch)
-            logprobs, entropies = token_logprobs(
-                self.model,
-                batch.input_ids,
-                where=batch.mask,
-                temperature=config.temperature,
-                kept=batch.kept,
-                with_entropies=True,
-            )
+            where = {"where": batch.mask, "kept": batch.kept, "temperature": config.temperature}
+            logprobs, entropies = token_logprobs(self.model, batch.input_ids, with_entropies=True, **where)
         if batch.old is None:
             batch.old = logprobs.detach()  # before the first update these are the policy that sampled
-        loss, metrics = grpo_loss(
-            logprobs,
-            batch.old,
-            batch.reference,
-            batch.advantages,
-            batch.mask,
-            config,
-            sampler_logprobs=batch.sampler,
-            totals=batch.totals,
-        )
+        given = (logprobs, batch.old, batch.reference, batch.advantages, batch.mask, config)
+        loss, metrics = grpo_loss(*given, sampler_logprobs=batch.sampler, totals=batch.totals)
         unit = "rollouts" if config.ratio == "sequence" else "tokens"
         computed = batch.computed[unit] / batch.totals[unit]
         shares = {name: value / computed for name, value in metrics.items()}
@@ -347,14 +328,9 @@ class GRPOTrainer(GRPO):
             sampling = Sampling(config.temperature, config.top_k, config.top_p)
             batch.kept = kept_tokens(self.model, ids, sampling, where=mask)
         if config.kl_coef:
+            where = {"where": mask, "kept": batch.kept, "temperature": config.temperature}
             with lora_disabled(self.model):
-                batch.reference = token_logprobs(
-                    self.reference or self.model,
-                    ids,
-                    where=mask,
-                    temperature=config.temperature,
-                    kept=batch.kept,
-                )
+                batch.reference = token_logprobs(self.reference or self.model, ids, **where)
 
     def state(self) -> tuple[dict, dict[str, Tensor]]:
         """What a checkpoint must hold: also the place in the problems and a renewed reference."""
