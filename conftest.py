@@ -26,16 +26,10 @@ os.environ["COURSE_LEDGER"] = os.path.join(tempfile.gettempdir(), f"course-ledge
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the course."""
-    parser.addoption(
-        "--quick", action="store_true", help="no slow tests, and of the notebooks chapters 1 to 3"
-    )
+    parser.addoption("--quick", action="store_true", help="no slow tests, and of the notebooks chapters 1 to 3")
     parser.addoption("--fresh", action="store_true", help="run notebooks again that passed and are unchanged")
-    parser.addoption(
-        "--shard", metavar="N/M", help="only the N-th of M parts that take about as long as each other"
-    )
-    parser.addoption(
-        "--record-seconds", action="store_true", help="write what each file took to tests/seconds.json"
-    )
+    parser.addoption("--shard", metavar="N/M", help="only the N-th of M parts that take about as long as each other")
+    parser.addoption("--record-seconds", action="store_true", help="write what each file took to tests/seconds.json")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -87,17 +87,7 @@ def check_disk(folder):
 def pip_install(python, *arguments):
     """Run pip, and say what to do if it fails; pip's own messages stand above."""
     quiet = [] if sys.stdout.isatty() else ["--quiet"]
-    command = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--retries",
-        "3",
-        *quiet,
-        *arguments,
-    ]
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--retries", "3", *quiet, *arguments]
     if subprocess.run([str(part) for part in command], env=child_environment()).returncode != 0:
         raise CourseError(
             "pip could not install the packages (its message is above): check the network connection or the "
@@ -260,9 +250,7 @@ def repository(root):
     """The public address, OWNER/NAME, as pyproject.toml has it."""
     found = REPOSITORY_LINE.search(read(root / "pyproject.toml"))
     if not found:
-        raise CourseError(
-            'pyproject.toml holds no line repository = "OWNER/NAME" under [tool.course]: add one.'
-        )
+        raise CourseError('pyproject.toml holds no line repository = "OWNER/NAME" under [tool.course]: add one.')
     return found.group(1)
 
 
@@ -308,9 +296,7 @@ def parser():
         help="execute notebooks headless: run, run ch02, run ch02/ch02_main.ipynb",
     )
     commands.add_parser(
-        "chat",
-        add_help=False,
-        help="chat with a model: in the browser, or with --terminal here (chat --help)",
+        "chat", add_help=False, help="chat with a model: in the browser, or with --terminal here (chat --help)"
     )
     commands.add_parser(
         "test",

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from shared.model.transformer import ModelConfig
 
 
-def _qwen3(
-    hidden_size: int, intermediate_size: int, num_layers: int, num_heads: int, tied: bool
-) -> ModelConfig:
+def _qwen3(hidden_size: int, intermediate_size: int, num_layers: int, num_heads: int, tied: bool) -> ModelConfig:
     return ModelConfig(
         vocab_size=151_936, hidden_size=hidden_size, intermediate_size=intermediate_size, num_layers=num_layers,
         num_heads=num_heads, num_kv_heads=8, head_dim=128, context_length=40_960, tie_embeddings=tied,
@@ -109,9 +107,7 @@ def forward_flops(config: ModelConfig, tokens: float, length: float = 0) -> floa
     return tokens * (2 * parameters_read(config) + attention)
 
 
-def training_flops(
-    config: ModelConfig, tokens: float, length: float = 0, *, recomputed: bool = False
-) -> float:
+def training_flops(config: ModelConfig, tokens: float, length: float = 0, *, recomputed: bool = False) -> float:
     """Operations to train on `tokens` tokens: 6 N D, since the backward pass takes twice the forward pass.
 
     `recomputed` adds a second forward pass, for activations that were not kept (8 N D).
@@ -120,13 +116,7 @@ def training_flops(
 
 
 def decode_seconds(
-    config: ModelConfig,
-    card: Card,
-    *,
-    texts: int = 1,
-    prompt: int = 0,
-    new_tokens: int = 1,
-    bytes_each: float = 2,
+    config: ModelConfig, card: Card, *, texts: int = 1, prompt: int = 0, new_tokens: int = 1, bytes_each: float = 2
 ) -> float:
     """The least time in which a card can write `new_tokens` tokens after prompts of `prompt` tokens, in one batch.
 

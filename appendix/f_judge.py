@@ -93,9 +93,7 @@ def judge_pairs(ask: Callable[[list[str]], list[str]], pairs: Sequence[Pair]) ->
     swapped = [judge_prompt(pair.problem, pair.second, pair.first) for pair in pairs]
     replies = ask([*as_given, *swapped])
     if len(replies) != 2 * len(pairs):
-        raise ValueError(
-            f"The judge gave {len(replies)} replies to {2 * len(pairs)} messages: it must give one each."
-        )
+        raise ValueError(f"The judge gave {len(replies)} replies to {2 * len(pairs)} messages: it must give one each.")
     verdicts = [parse_verdict(reply) for reply in replies]
     return [Judgement(*both) for both in zip(verdicts[: len(pairs)], verdicts[len(pairs) :], strict=True)]
 

@@ -72,9 +72,7 @@ def make_items(problems: Sequence[dict], seed: int = 0) -> list[Item]:
     usable = [(problem, options) for problem, options in with_options if options]
     places = [i % len(LETTERS) for i in range(len(usable))]
     rng.shuffle(places)
-    return [
-        _item(problem, options, place, rng) for (problem, options), place in zip(usable, places, strict=True)
-    ]
+    return [_item(problem, options, place, rng) for (problem, options), place in zip(usable, places, strict=True)]
 
 
 def _kind(problem: dict) -> tuple[str, str]:
@@ -124,9 +122,7 @@ def option_logprobs(
     Raises ValueError if prompts and rows of options are not equally many, or a prompt or option is empty.
     """
     if len(prompts) != len(options):
-        raise ValueError(
-            f"{len(prompts)} prompts and {len(options)} rows of options: give one row for each prompt."
-        )
+        raise ValueError(f"{len(prompts)} prompts and {len(options)} rows of options: give one row for each prompt.")
     pairs = [(prompt, option) for prompt, row in zip(prompts, options, strict=True) for option in row]
     if not all(prompt and option for prompt, option in pairs):
         raise ValueError("A prompt or an option is empty: give at least one token of text.")

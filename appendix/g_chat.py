@@ -88,10 +88,7 @@ def chat_prompt(
     Raises:
         ValueError: if there is no message, the last one does not fit, or the tokenizer has no chat template.
     """
-    plain = [
-        {"role": each["role"], "content": without_special_tokens(tokenizer, each["content"])}
-        for each in messages
-    ]
+    plain = [{"role": each["role"], "content": without_special_tokens(tokenizer, each["content"])} for each in messages]
     system = plain[:1] if plain and plain[0]["role"] == "system" else []
     starts = [number for number, each in enumerate(plain) if each["role"] == "user"] or [0]
     for dropped, start in enumerate(starts):

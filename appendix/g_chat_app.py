@@ -100,11 +100,7 @@ def build_page(models: Sequence[str] = MODELS, settings: ChatSettings | None = N
                 )
             ),
             textbox=gr.Textbox(
-                label="Your message",
-                placeholder="Type a message",
-                submit_btn="Send",
-                stop_btn="Stop",
-                autofocus=True,
+                label="Your message", placeholder="Type a message", submit_btn="Send", stop_btn="Stop", autofocus=True
             ),
             additional_inputs=inputs,
             additional_outputs=[speed],
@@ -127,12 +123,7 @@ def controls(models: Sequence[str], settings: ChatSettings) -> list[gr.component
 
 
 def respond(
-    message: str,
-    history: list[dict],
-    model_name: str,
-    temperature: float,
-    max_new_tokens: int,
-    thinking: bool,
+    message: str, history: list[dict], model_name: str, temperature: float, max_new_tokens: int, thinking: bool
 ) -> Iterator[tuple[list[gr.ChatMessage], str]]:
     """Answer one message: yields what the conversation shows of the reply so far, and the line about it."""
     settings = ChatSettings(temperature, int(max_new_tokens), thinking)
@@ -238,10 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page.block_thread()
     except OSError:
         place = parsed.host if parsed.port is None else f"{parsed.host}:{parsed.port}"
-        print(
-            f"course.py: The page cannot be served at {place}: name another --host or --port.",
-            file=sys.stderr,
-        )
+        print(f"course.py: The page cannot be served at {place}: name another --host or --port.", file=sys.stderr)
         return 1
     return 0
 

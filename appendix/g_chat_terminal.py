@@ -27,9 +27,7 @@ def chat_parser(**options) -> argparse.ArgumentParser:
     defaults = ChatSettings()
     parser = argparse.ArgumentParser(prog="course.py chat", **options)
     parser.add_argument("--model", default="tiny", help="a name or path that load_model takes (tiny)")
-    parser.add_argument(
-        "--temperature", type=float, default=defaults.temperature, help="0 is greedy (%(default)s)"
-    )
+    parser.add_argument("--temperature", type=float, default=defaults.temperature, help="0 is greedy (%(default)s)")
     parser.add_argument(
         "--max-tokens",
         type=int,
@@ -77,9 +75,7 @@ def chat(model: CausalLM, tokenizer: Tokenizer, settings: ChatSettings) -> None:
                 messages += [question, {"role": "assistant", "content": answer}]
 
 
-def answer_aloud(
-    model: CausalLM, tokenizer: Tokenizer, messages: Sequence[Message], settings: ChatSettings
-) -> str:
+def answer_aloud(model: CausalLM, tokenizer: Tokenizer, messages: Sequence[Message], settings: ChatSettings) -> str:
     """Print the reply while it grows; return the answer without the thinking, as far as it came."""
     last: ChatReply | None = None
     try:

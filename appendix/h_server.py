@@ -40,13 +40,7 @@ T = TypeVar("T")
 GIVE_UP_AFTER = 5  # samples in a row that cannot be had: then the fault is not in the problems
 LONGEST_WAIT = 120  # seconds that the package waits if asked to; else the server has to be asked another day
 THINKING_FIELDS = ("reasoning_content", "reasoning")  # DeepSeek and older vLLM, newer vLLM and Ollama
-BAD_FORM = (
-    ValueError,
-    RecursionError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)  # what reading odd JSON raises
+BAD_FORM = (ValueError, RecursionError, LookupError, TypeError, AttributeError)  # what reading odd JSON raises
 OWN_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -126,9 +120,7 @@ class Server:
             client.with_options(max_retries=0).models.with_raw_response.list()
         except openai.APIConnectionError:
             client.close()
-            raise Refused(
-                f"No server answers at {self.place}: start the server, or check OPENAI_BASE_URL."
-            ) from None
+            raise Refused(f"No server answers at {self.place}: start the server, or check OPENAI_BASE_URL.") from None
         except (openai.OpenAIError, *BAD_FORM):
             pass
         return client
@@ -358,12 +350,7 @@ def ask_server(
     ensure_sampling(num_samples, temperature, top_p, max_new_tokens)
     seed, lock = plain_seed(seed), threading.Lock()
     sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
-    settings = {
-        "model": server.model,
-        "prompt": chat_question("Compute 1+1.", prompt),
-        **sampling,
-        "seed": seed,
-    }
+    settings = {"model": server.model, "prompt": chat_question("Compute 1+1.", prompt), **sampling, "seed": seed}
     with SamplesFile(path, settings | {"extra": server.extra}, problems, keep_rejected) as file:
         jobs, total = file.jobs(num_samples), len(problems) * num_samples
         prices = {"price_in": server.price_in, "price_out": server.price_out}

@@ -28,9 +28,7 @@ class Study:
 
     def right(self, texts: list[str]) -> list[bool]:
         """Whether each problem's text has the right answer."""
-        return [
-            grade(extract_answer(t) or "", p["answer"]) for t, p in zip(texts, self.problems, strict=True)
-        ]
+        return [grade(extract_answer(t) or "", p["answer"]) for t, p in zip(texts, self.problems, strict=True)]
 
     def report(self, name: str, right: list[bool], remark: str = "") -> None:
         """Print one line: accuracy and interval."""
@@ -49,8 +47,7 @@ def paths(study: Study) -> None:
     full = [text.startswith("\n") for text in greedy]
     solved = {kind: [r for r, f in zip(right, full, strict=True) if f == kind] for kind in (True, False)}
     by_style = ", ".join(
-        f"{name}: {sum(solved[kind])} of {len(solved[kind])}"
-        for name, kind in (("full steps", True), ("hasty", False))
+        f"{name}: {sum(solved[kind])} of {len(solved[kind])}" for name, kind in (("full steps", True), ("hasty", False))
     )
     study.report("chain-of-thought prompt, greedy", right, by_style)
     for name, start in (("made to write full steps", "\n"), ("made to be hasty", " We get")):
@@ -89,9 +86,7 @@ def checks(study: Study) -> None:
         "reference solution": ["\n" + p["solution"] for p in study.problems],
     }
     for name, texts in drafts.items():
-        prompts = [
-            render_revision_prompt(p["problem"], t) for p, t in zip(study.problems, texts, strict=True)
-        ]
+        prompts = [render_revision_prompt(p["problem"], t) for p, t in zip(study.problems, texts, strict=True)]
         before, after = study.right(texts), study.right([c.text for c in study.write(prompts)])
         pairs = Counter(zip(before, after, strict=True))
         remark = f"draft right: {sum(before)}, mended {pairs[False, True]}, broken {pairs[True, False]}"

@@ -92,9 +92,7 @@ def load_peer(model: CausalLM, tokenizer: Tokenizer):
     transformers.utils.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         export_hf(model, tokenizer, Path(folder) / "model")
-        peer = transformers.AutoModelForCausalLM.from_pretrained(
-            Path(folder) / "model", dtype=torch.float32
-        ).eval()
+        peer = transformers.AutoModelForCausalLM.from_pretrained(Path(folder) / "model", dtype=torch.float32).eval()
     peer.generation_config.eos_token_id = None
     peer.generation_config.pad_token_id = tokenizer.pad_id
     return peer
@@ -192,13 +190,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     print(machine())
-    print(
-        f"{NEW_TOKENS} new tokens, greedy, fp32; tokens a second, medians of {arguments.repeats} interleaved repeats"
-    )
-    print(
-        f"{'model':<13}{'batch':>6}{OURS:>14}{THEIRS:>14}{'... 1 thread':>14}{'ratio':>10}{'... 1 thr.':>10}",
-        end="",
-    )
+    print(f"{NEW_TOKENS} new tokens, greedy, fp32; tokens a second, medians of {arguments.repeats} interleaved repeats")
+    print(f"{'model':<13}{'batch':>6}{OURS:>14}{THEIRS:>14}{'... 1 thread':>14}{'ratio':>10}{'... 1 thr.':>10}", end="")
     print(f"{'of bandwidth':>14}")
     for name in arguments.models:
         batches = tuple(arguments.batches or BATCHES[name])

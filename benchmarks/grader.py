@@ -41,9 +41,7 @@ def hostile_text(record: dict[str, Any], canary: str) -> str:
     return "".join(part.replace("{canary}", canary) * times for part, times in record["parts"])
 
 
-def run_pairs(
-    graders: dict[str, KillableGrader],
-) -> dict[str, list[tuple[dict[str, Any], bool | str, float]]]:
+def run_pairs(graders: dict[str, KillableGrader]) -> dict[str, list[tuple[dict[str, Any], bool | str, float]]]:
     """Every grader on every pair, one pair after the other: (pair, verdict, seconds)."""
     results: dict[str, list] = {name: [] for name in graders}
     for pair in load_jsonl("grader_pairs.jsonl"):
@@ -121,9 +119,7 @@ def main() -> None:
         f"{processor_name()}, {platform.system()}, Python {platform.python_version()}, {versions}; "
         f"a hang is more than {LIMIT:g} s"
     )
-    print(
-        f"{len(results['ours'])} labelled pairs, {len(load_jsonl('grader_hostile.jsonl'))} hostile inputs\n"
-    )
+    print(f"{len(results['ours'])} labelled pairs, {len(load_jsonl('grader_hostile.jsonl'))} hostile inputs\n")
     print(f"{'':26}" + "".join(f"{name:>16}" for name in figures))
     for row in ROWS:
         if row in figures["ours"]:

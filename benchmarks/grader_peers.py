@@ -60,16 +60,10 @@ def _tidy(text: str) -> str:
 
 
 def _parse_expr(text: str) -> object:
-    from sympy.parsing.sympy_parser import (
-        implicit_multiplication_application,
-        parse_expr,
-        standard_transformations,
-    )
+    from sympy.parsing.sympy_parser import implicit_multiplication_application, parse_expr, standard_transformations
 
     try:
-        return parse_expr(
-            text, transformations=(*standard_transformations, implicit_multiplication_application)
-        )
+        return parse_expr(text, transformations=(*standard_transformations, implicit_multiplication_application))
     except (SyntaxError, TypeError, AttributeError, NameError, ValueError, IndexError):
         return None
 

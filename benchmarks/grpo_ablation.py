@@ -123,9 +123,7 @@ def graded(model: CausalLM, tokenizer: Tokenizer, problems: list[dict], config: 
 def kl_to_base(model: CausalLM, tokenizer: Tokenizer, problems: list[dict], config: GRPOConfig) -> float:
     """How far the policy has moved: k3 estimate of KL(policy || base), nats a token, on its own rollouts."""
     base, _ = load_model("tiny")
-    rollouts = sample_rollouts(
-        model, tokenizer, problems, [reward_correct], replace(config, group_size=2), seed=1
-    )
+    rollouts = sample_rollouts(model, tokenizer, problems, [reward_correct], replace(config, group_size=2), seed=1)
     logprobs = [token_logprobs(m, rollouts.input_ids, where=rollouts.mask) for m in (model, base)]
     return kl_estimate(*logprobs)[rollouts.mask].mean().item()
 

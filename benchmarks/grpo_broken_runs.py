@@ -67,9 +67,7 @@ def record(name: str, steps: int, every: int, held_out: list[dict]) -> dict:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.grpo_broken_runs", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.grpo_broken_runs", description=__doc__.split("\n\n")[0])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--every", type=int, default=4, help="steps between evaluations")
     parser.add_argument("--problems", type=int, default=100, help="held-out problems")

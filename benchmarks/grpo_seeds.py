@@ -50,9 +50,7 @@ def described(result: EvalResult) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.grpo_seeds", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.grpo_seeds", description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="tiny", help="a name or path that load_model knows")
     parser.add_argument("--prompt", default="cot", choices=("cot", "direct"), help="prompt to train with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -66,11 +64,7 @@ def main() -> None:
     print(f"untrained, control:    {described(before['control'])}", flush=True)
     for seed in arguments.seeds:
         config = replace(
-            CHAPTER,
-            steps=arguments.steps,
-            learning_rate=arguments.learning_rate,
-            prompt_style=style,
-            seed=seed,
+            CHAPTER, steps=arguments.steps, learning_rate=arguments.learning_rate, prompt_style=style, seed=seed
         )
         trainer = train(config, arguments.model)
         after = measure(trainer.model, trainer.tokenizer, problems, style)

@@ -137,9 +137,7 @@ def learn_one_by_one(model: CausalLM, rows: list, advantages: torch.Tensor, conf
         chosen = ids[:, len(prompt) :].unsqueeze(-1)
         logprobs = logits.log_softmax(dim=-1).gather(-1, chosen).squeeze(-1)
         mask = torch.ones_like(logprobs)
-        loss, _ = grpo_loss(
-            logprobs, logprobs.detach(), None, advantage.unsqueeze(0), mask, config, totals=totals
-        )
+        loss, _ = grpo_loss(logprobs, logprobs.detach(), None, advantage.unsqueeze(0), mask, config, totals=totals)
         loss.backward()
 
 
@@ -264,8 +262,7 @@ def ratio(who: str, results: dict[str, list[Steps]], what: str = "seconds") -> f
     """How many times faster ours is, repeat against repeat."""
     pairs = zip(results[who], results[OURS], strict=True)
     return statistics.median(
-        statistics.median(getattr(theirs, what)) / statistics.median(getattr(ours, what))
-        for theirs, ours in pairs
+        statistics.median(getattr(theirs, what)) / statistics.median(getattr(ours, what)) for theirs, ours in pairs
     )
 
 
@@ -298,9 +295,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="a repeat, the first of them not counted")
     parser.add_argument("--max-new-tokens", type=int, default=160)
     parser.add_argument("--style", default="cot", choices=("direct", "cot"))
-    parser.add_argument(
-        "--micro-batch-tokens", type=int, default=GRPOConfig().micro_batch_tokens, help="of ours"
-    )
+    parser.add_argument("--micro-batch-tokens", type=int, default=GRPOConfig().micro_batch_tokens, help="of ours")
     parser.add_argument("--no-unbatched", action="store_true")
     arguments = parser.parse_args()
     config = GRPOConfig(
@@ -310,8 +305,7 @@ def main() -> None:
     task = Task(*load_model("tiny", device="cpu", dtype="float32"), load_minimath("train")[:256], config)
     print(f"{machine()}, trl {version('trl')}")
     print(
-        f"{config.prompts_per_step} problems x {config.group_size} rollouts, at most {config.max_new_tokens} ",
-        end="",
+        f"{config.prompts_per_step} problems x {config.group_size} rollouts, at most {config.max_new_tokens} ", end=""
     )
     print(f"tokens, prompt {config.prompt_style!r}, fp32; medians of {arguments.repeats} interleaved repeats")
     print(f"{'':<26}{'seconds':>9}{'tokens':>10}{'ratio':>9}")

@@ -19,9 +19,7 @@ SETTINGS = {"temperature": 0.7, "max_new_tokens": 200, "seed": 0}
 UNBATCHED = 5  # problems for the run without batches, which is slow
 
 
-def repeated_seconds(
-    seconds: Callable[[int], float], counts: Sequence[int], repeats: int
-) -> dict[int, list[float]]:
+def repeated_seconds(seconds: Callable[[int], float], counts: Sequence[int], repeats: int) -> dict[int, list[float]]:
     """The seconds of every repeat for each number of samples; interleaved, so that a busy neighbour slows all alike."""
     times: dict[int, list[float]] = {count: [] for count in counts}
     for _ in range(repeats):
@@ -30,9 +28,7 @@ def repeated_seconds(
     return times
 
 
-def fastest_seconds(
-    seconds: Callable[[int], float], counts: Sequence[int], repeats: int
-) -> tuple[float, ...]:
+def fastest_seconds(seconds: Callable[[int], float], counts: Sequence[int], repeats: int) -> tuple[float, ...]:
     """For each number of samples the shortest of the repeats: the one that was disturbed least."""
     return tuple(min(times) for times in repeated_seconds(seconds, counts, repeats).values())
 
@@ -75,9 +71,7 @@ class Bench:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sampling", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sampling", description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="tiny", help="a name or path that load_model knows")
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 2, 4, 8, 16])
@@ -92,18 +86,14 @@ def main() -> None:
     times = repeated_seconds(bench.together, counts, arguments.repeats)
     for count in counts:
         ratio = statistics.median(t / one for t, one in zip(times[count], times[1], strict=True))
-        print(
-            f"{count:3} samples each: {statistics.median(times[count]):7.2f} s, {ratio:5.2f} times one sample"
-        )
+        print(f"{count:3} samples each: {statistics.median(times[count]):7.2f} s, {ratio:5.2f} times one sample")
     pieces = {
         "prompts and 1 token, shared prefill": bench.prefill,
         "prompts and 1 token, a prefill for each sample": bench.prefill_of_each_sample,
         "all tokens, one completion at a time (estimate)": bench.one_by_one,
     }
     for name, seconds in pieces.items():
-        [measured] = repeated_seconds(
-            seconds, [8], 1 if seconds == bench.one_by_one else arguments.repeats
-        ).values()
+        [measured] = repeated_seconds(seconds, [8], 1 if seconds == bench.one_by_one else arguments.repeats).values()
         print(f"  8 samples, {name:48} {statistics.median(measured):7.2f} s")
 
 

@@ -22,9 +22,7 @@ class Chapter:
 
 PARTS: dict[str, tuple[Chapter, ...]] = {
     "Foundations": (
-        Chapter(
-            1, "What reasoning is", ("chain of thought", "training stages", "logic or patterns", "costs")
-        ),
+        Chapter(1, "What reasoning is", ("chain of thought", "training stages", "logic or patterns", "costs")),
         Chapter(2, "Generating text", ("tokenise", "load a model", "generate loop", "KV cache")),
         Chapter(3, "Evaluating", ("find the answer", "parse safely", "grade", "evaluate a set")),
     ),
@@ -87,13 +85,7 @@ def training_pipeline() -> Figure:
     for x in columns:
         arrow(axes, (x + 1, 1.2), (x + 1, 0.8))
     arrow(axes, (2.5, 0.55), (2.3, 0.55), (2.3, 1.57), (2.1, 1.57), dashed=True)
-    label(
-        axes,
-        3.5,
-        0.12,
-        "dashed, on the left: a reasoning model can be scaled at inference time as well",
-        fontsize=9,
-    )
+    label(axes, 3.5, 0.12, "dashed, on the left: a reasoning model can be scaled at inference time as well", fontsize=9)
     return axes.figure
 
 
@@ -115,13 +107,7 @@ def answers_after_stages() -> Figure:
         box(axes, 0.1, y, 1.5, 0.58, heading=stage, colour=BLUE if row < 4 else ORANGE)
         box(axes, 1.95, y, 4.95, 0.58, text, BLUE if row < 4 else ORANGE, align="left")
         arrow(axes, (1.6, y + 0.29), (1.95, y + 0.29))
-    label(
-        axes,
-        3.5,
-        0.2,
-        "An illustration: these texts were written by hand, no model produced them.",
-        style="italic",
-    )
+    label(axes, 3.5, 0.2, "An illustration: these texts were written by hand, no model produced them.", style="italic")
     return axes.figure
 
 
@@ -158,12 +144,7 @@ def three_approaches() -> Figure:
 
 
 LOOPS = {
-    "RLHF: is it liked?": (
-        "any prompt",
-        "reward model:\nlearned from pairs\nranked by people",
-        "a score:\n0.73",
-        BLUE,
-    ),
+    "RLHF: is it liked?": ("any prompt", "reward model:\nlearned from pairs\nranked by people", "a score:\n0.73", BLUE),
     "RLVR: is it right?": (
         "a problem",
         "verifier: a program\nthat compares with\nthe known answer",
@@ -202,17 +183,7 @@ def course_roadmap() -> Figure:
         step = 2.4 / len(chapters)
         for row, chapter in enumerate(chapters):
             y = 3.3 - step * (row + 1)
-            box(
-                axes,
-                x,
-                y + 0.1,
-                2.0,
-                step - 0.2,
-                chapter.title,
-                colour,
-                heading=f"Chapter {chapter.number}",
-                size=10,
-            )
+            box(axes, x, y + 0.1, 2.0, step - 0.2, chapter.title, colour, heading=f"Chapter {chapter.number}", size=10)
             if row:
                 arrow(axes, (x + 1, y + step + 0.1), (x + 1, y + step - 0.1))
     box(

@@ -32,9 +32,7 @@ def find_browser() -> str | None:
     """Path of a Chromium-like browser: COURSE_BROWSER, or the first of the usual names."""
     named = os.environ.get("COURSE_BROWSER")
     return (
-        named
-        or next(filter(None, map(shutil.which, NAMES)), None)
-        or (MAC_PATH if Path(MAC_PATH).exists() else None)
+        named or next(filter(None, map(shutil.which, NAMES)), None) or (MAC_PATH if Path(MAC_PATH).exists() else None)
     )
 
 

@@ -97,12 +97,7 @@ class _Handler(StubHandler):
             if is_large(name):
                 file["lfs"] = {"sha256": checksum(name, content), "size": len(content), "pointerSize": 134}
             siblings.append(file)
-        return {
-            "id": self.server.repo_id,
-            "modelId": self.server.repo_id,
-            "sha": COMMIT,
-            "siblings": siblings,
-        }
+        return {"id": self.server.repo_id, "modelId": self.server.repo_id, "sha": COMMIT, "siblings": siblings}
 
     def resolve(self, name: str, fault: str | None) -> None:
         """What is small comes from here, what is large from elsewhere."""
@@ -113,11 +108,7 @@ class _Handler(StubHandler):
             return
         linked = {"X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{checksum(name, content)}"'}
         self.send(
-            302,
-            b"",
-            Location=f"http://localhost:{self.server.server_port}/elsewhere/{name}",
-            **headers,
-            **linked,
+            302, b"", Location=f"http://localhost:{self.server.server_port}/elsewhere/{name}", **headers, **linked
         )
 
     def send_file(self, content: bytes, fault: str | None, **headers: str) -> None:

@@ -26,9 +26,7 @@ def small_policy(seed: int = 0):
         torch.manual_seed(seed)
         model = CausalLM(SMALL)
         with torch.no_grad():
-            model.embedding.weight.mul_(
-                20
-            )  # or all tokens would be equally likely, and no ratio could be wrong
+            model.embedding.weight.mul_(20)  # or all tokens would be equally likely, and no ratio could be wrong
     return speed_up(model).eval(), load_model("tiny-random")[1]
 
 
@@ -38,27 +36,13 @@ def reward_even(text: str, problem: dict) -> float:
 
 
 def small_trainer(
-    rewards=reward_even,
-    *,
-    kind=GRPOTrainer,
-    model=None,
-    problems=PROBLEMS,
-    on_step=None,
-    held_out=None,
-    **settings,
+    rewards=reward_even, *, kind=GRPOTrainer, model=None, problems=PROBLEMS, on_step=None, held_out=None, **settings
 ):
     """A trainer of a small policy without a progress bar."""
     fresh, tokenizer = small_policy()
     config = GRPOConfig(**DEFAULTS | settings)
     return kind(
-        model or fresh,
-        tokenizer,
-        problems,
-        rewards,
-        config,
-        on_step=on_step,
-        held_out=held_out,
-        progress=False,
+        model or fresh, tokenizer, problems, rewards, config, on_step=on_step, held_out=held_out, progress=False
     )
 
 

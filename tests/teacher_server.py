@@ -17,9 +17,7 @@ FIELDS = {
 
 
 def sums(count: int) -> list[dict]:
-    return [
-        {"problem": f"Compute {n}+1.", "answer": str(n + 1), "unique_id": f"sum-{n}"} for n in range(count)
-    ]
+    return [{"problem": f"Compute {n}+1.", "answer": str(n + 1), "unique_id": f"sum-{n}"} for n in range(count)]
 
 
 def keys(rows: list[dict]) -> list[tuple[str, int]]:
@@ -105,11 +103,7 @@ class _Handler(StubHandler):
 
     def send_stream(self, message: dict, whole: bool, lost_end: bool) -> None:
         """Pieces of a few characters; bytes are sent so that they break inside of lines and characters."""
-        deltas = [
-            {name: text[start : start + 7]}
-            for name, text in message.items()
-            for start in range(0, len(text), 7)
-        ]
+        deltas = [{name: text[start : start + 7]} for name, text in message.items() for start in range(0, len(text), 7)]
         events = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
         if whole:
             events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})

@@ -13,9 +13,7 @@ from tools.cells import make_notebook, write_notebook
 
 REFERENCES = ROOT / "appendix" / "A_references.md"
 CITED = re.compile(r"arxiv\W{0,4}(\d{4}\.\d{4,5})", re.IGNORECASE)
-ENTRY = re.compile(
-    r"^- (?:★ )?(.+?), \*(.+)\*, (\d{4}), \[arXiv:([\d.]+)\]\(https://arxiv\.org/abs/([\d.]+)\)\.$"
-)
+ENTRY = re.compile(r"^- (?:★ )?(.+?), \*(.+)\*, (\d{4}), \[arXiv:([\d.]+)\]\(https://arxiv\.org/abs/([\d.]+)\)\.$")
 
 
 def entries(text: str) -> list[tuple[str, str, str, str]]:
@@ -103,7 +101,5 @@ def test_the_road_map_s_short_titles_are_those_of_the_chapters():
     assert [f"ch{chapter.number:02d}" for chapter in chapters] == list(readme.CHAPTERS)
     for chapter in chapters:
         row = readme.chapter_row(ROOT, f"ch{chapter.number:02d}", readme.CHAPTERS[f"ch{chapter.number:02d}"])
-        strange = [
-            word for word in re.findall(r"\w{3,}", chapter.title) if not re.search(rf"(?i)\b{word[:5]}", row)
-        ]
+        strange = [word for word in re.findall(r"\w{3,}", chapter.title) if not re.search(rf"(?i)\b{word[:5]}", row)]
         assert strange == [], chapter

@@ -34,9 +34,7 @@ def test_the_recordings_are_whole():
         assert row["n"] == len(row["correct"]) == 500
         assert row["accuracy"] == pytest.approx(row["correct"].count("1") / 500)
         steps = ablation.VARIANTS[row["variant"]].config(row["seed"]).steps
-        curves = [
-            row["curves"][key] for key in ("reward_mean", "length_mean", "no_signal") if key in row["curves"]
-        ]
+        curves = [row["curves"][key] for key in ("reward_mean", "length_mean", "no_signal") if key in row["curves"]]
         assert {len(curve) for curve in curves} == ({steps} if steps else set())
 
 
@@ -63,14 +61,8 @@ def test_what_was_run_is_not_run_again(tmp_path):
     weights = ablation.fingerprint(ablation.load_model("tiny")[0])
     row = {"variant": "grpo", "seed": 0, "settings": {}, "base_settings": ablation.BASE, "weights": weights}
     append_jsonl(path, [row])
-    assert list(ablation.missing(path, ["grpo", "no std"], [0, 1])) == [
-        ("grpo", 1),
-        ("no std", 0),
-        ("no std", 1),
-    ]
-    append_jsonl(
-        path, [row | {"variant": "no std", "settings": {"advantage": "dr_grpo"}, "weights": "others"}]
-    )
+    assert list(ablation.missing(path, ["grpo", "no std"], [0, 1])) == [("grpo", 1), ("no std", 0), ("no std", 1)]
+    append_jsonl(path, [row | {"variant": "no std", "settings": {"advantage": "dr_grpo"}, "weights": "others"}])
     assert ("no std", 0) in list(ablation.missing(path, ["no std"], [0])), "another base model is another run"
 
 
@@ -88,9 +80,7 @@ def test_the_five_runs_of_the_exercise_can_be_told_apart():
     def end(name: str, key: str) -> float:
         return sum(runs[name][key][-4:]) / 4
 
-    accuracy = {
-        name: (curves["eval_accuracy"][0], curves["eval_accuracy"][-1]) for name, curves in runs.items()
-    }
+    accuracy = {name: (curves["eval_accuracy"][0], curves["eval_accuracy"][-1]) for name, curves in runs.items()}
     assert sum(runs["A"]["truncated"][:4]) / 4 > 0.5
     assert end("B", "reward_mean") > runs["B"]["reward_mean"][0] + 0.2
     assert accuracy["B"][1] < accuracy["B"][0] - 0.1

@@ -49,9 +49,7 @@ def test_the_shipped_teacher_wrote_the_samples():
     some = KEPT[:200]
     prompts = [render_prompt(row["problem"], "think") for row in some]
     completions = generate(model, tokenizer, prompts, max_new_tokens=192)
-    right = [
-        grade(extract_answer(c.text) or "", row["answer"]) for c, row in zip(completions, some, strict=True)
-    ]
+    right = [grade(extract_answer(c.text) or "", row["answer"]) for c, row in zip(completions, some, strict=True)]
     assert sum(right) > 180
     assert all(c.text.startswith("\n<think>\n") for c in completions)
     assert sum(row["thinking"] in c.text for c, row in zip(completions, some, strict=True)) > 100

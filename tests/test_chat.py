@@ -107,9 +107,7 @@ def test_the_system_message_stays(tokenizer):
 def test_the_last_question_alone_may_fill_the_context_but_for_one_token(tokenizer):
     length = chat_prompt(tokenizer, [user("Compute 3+4.")], context_length=512, max_new_tokens=9).tokens
     long_turn = [user("Compute 1+2."), assistant("3")]
-    alone = chat_prompt(
-        tokenizer, [*long_turn, user("Compute 3+4.")], context_length=length + 1, max_new_tokens=9
-    )
+    alone = chat_prompt(tokenizer, [*long_turn, user("Compute 3+4.")], context_length=length + 1, max_new_tokens=9)
     assert (alone.tokens, alone.dropped) == (length, 1)
     with pytest.raises(ValueError, match=f"has {length} tokens with the chat format.*shorten it"):
         chat_prompt(tokenizer, [user("Compute 3+4.")], context_length=length, max_new_tokens=9)

@@ -24,9 +24,7 @@ from appendix import g_chat_app as app
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        find_browser() is None, reason="no Chromium found: install one, or name it with COURSE_BROWSER"
-    ),
+    pytest.mark.skipif(find_browser() is None, reason="no Chromium found: install one, or name it with COURSE_BROWSER"),
 ]
 
 CONVERSATION = "document.querySelector('[role=log]').innerText"
@@ -58,9 +56,7 @@ class Watched(Browser):
         """The hosts that were asked for anything, blocked requests included; data: and blob: have none."""
         events = [event for event in map(json.loads, self.heard) if "method" in event]
         addresses = [
-            event["params"]["request"]["url"]
-            for event in events
-            if event["method"] == "Network.requestWillBeSent"
+            event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
         ]
         assert addresses
         return {urllib.parse.urlsplit(address).netloc for address in addresses} - {""}
@@ -203,9 +199,7 @@ def test_stop_stops_and_the_second_turn_remembers(fresh, script):
     assert script.prompts[-1].count("<|im_start|>user") == 2
     fresh.wait_until_idle()
     fresh.click("button[aria-label=Retry]")
-    wait_for(
-        lambda: len(script.prompts) > 1 and script.prompts[-1] == script.prompts[-2], 10, "the repetition"
-    )
+    wait_for(lambda: len(script.prompts) > 1 and script.prompts[-1] == script.prompts[-2], 10, "the repetition")
 
 
 def test_what_a_model_or_a_reader_writes_is_text(fresh, script):
@@ -218,9 +212,7 @@ def test_what_a_model_or_a_reader_writes_is_text(fresh, script):
     fresh.type(PLANTED)
     wait_for(lambda: fresh.text().count(PLANTED) == 4, 20, "the message and its echo")
     assert PLANTED in script.prompts[-1]
-    found = (
-        "document.querySelectorAll('[role=log] img, [role=log] script, [role=log] b, [role=log] a').length"
-    )
+    found = "document.querySelectorAll('[role=log] img, [role=log] script, [role=log] b, [role=log] a').length"
     assert fresh.evaluate(found) == 0
     assert fresh.evaluate("window.hacked") is None
 

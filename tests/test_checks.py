@@ -75,9 +75,7 @@ def failing(value):
 def test_an_exception_is_reported_with_cause_and_line_not_as_a_traceback(doubling, capsys):
     check("99.1", failing)
     out = capsys.readouterr().out
-    assert out == (
-        "✗ 99.1: failing(3) raised ValueError: bad value 6 (line 3 of it); hint: add the number to itself\n"
-    )
+    assert out == ("✗ 99.1: failing(3) raised ValueError: bad value 6 (line 3 of it); hint: add the number to itself\n")
 
 
 def leaving(value):
@@ -263,9 +261,7 @@ WRONG_CASES = [(number, answer) for number, answers in wrong_answers().items() f
 
 
 @pytest.mark.parametrize(
-    ("number", "answer"),
-    WRONG_CASES,
-    ids=[f"{number}-{index}" for index, (number, _) in enumerate(WRONG_CASES)],
+    ("number", "answer"), WRONG_CASES, ids=[f"{number}-{index}" for index, (number, _) in enumerate(WRONG_CASES)]
 )
 def test_a_plausible_wrong_answer_is_rejected(number, answer, capsys):
     result = outcome(number, answer)
@@ -286,9 +282,7 @@ def logits_in_double_precision(model, ids):
     return model(torch.tensor([ids], device=model.device))[0, -1].double()
 
 
-@pytest.mark.parametrize(
-    ("number", "answer"), [("2.2", logits_with_a_cache), ("2.2", logits_in_double_precision)]
-)
+@pytest.mark.parametrize(("number", "answer"), [("2.2", logits_with_a_cache), ("2.2", logits_in_double_precision)])
 def test_another_right_answer_passes(number, answer):
     result = outcome(number, answer)
     assert result.passed, result.message

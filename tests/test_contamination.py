@@ -6,20 +6,7 @@ from appendix.f_contamination import ngrams, overlap, words
 
 
 def test_words_numbers_and_signs():
-    assert words("Find 12+5, Tom's x^2!") == [
-        "find",
-        "12",
-        "+",
-        "5",
-        ",",
-        "tom",
-        "'",
-        "s",
-        "x",
-        "^",
-        "2",
-        "!",
-    ]
+    assert words("Find 12+5, Tom's x^2!") == ["find", "12", "+", "5", ",", "tom", "'", "s", "x", "^", "2", "!"]
 
 
 def test_ngrams_by_hand():

@@ -318,9 +318,7 @@ def test_tests_run_two_at_a_time_with_one_thread_and_the_tiny_model(calls, monke
     environments = []
     recorded = course.subprocess.run
     monkeypatch.setattr(
-        course.subprocess,
-        "run",
-        lambda command, **kw: environments.append(kw.get("env")) or recorded(command),
+        course.subprocess, "run", lambda command, **kw: environments.append(kw.get("env")) or recorded(command)
     )
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("COURSE_MODEL", "qwen3-0.6b-base")

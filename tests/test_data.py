@@ -107,12 +107,7 @@ def test_missing_and_damaged_files_say_how_to_restore_them(tmp_path, monkeypatch
 def test_own_problems_from_a_file(tmp_path, suffix):
     rows = [
         {"problem": "2+2?", "answer": "4"},
-        {
-            "problem": "Half of 3?",
-            "solution": r"It is \boxed{\frac{3}{2}}.",
-            "type": "Algebra",
-            "level": "Level 5",
-        },
+        {"problem": "Half of 3?", "solution": r"It is \boxed{\frac{3}{2}}.", "type": "Algebra", "level": "Level 5"},
         {"problem": "7?", "solution": r"\boxed{7}", "level": "Level ?", "unique_id": "a/7"},
     ]
     path = tmp_path / f"own{suffix}"
@@ -149,8 +144,7 @@ def test_bad_fields_are_named(tmp_path, row, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("[", "no valid JSON"), ("{}", "a JSON list of objects"), ("[]", "holds no problems")],
+    ("text", "message"), [("[", "no valid JSON"), ("{}", "a JSON list of objects"), ("[]", "holds no problems")]
 )
 def test_bad_files_are_explained(tmp_path, text, message):
     (tmp_path / "own.json").write_text(text, encoding="utf-8")
@@ -175,9 +169,7 @@ def test_files_of_other_editors(tmp_path, suffix, end):
 
 def test_a_file_of_one_s_own_is_read_to_its_end_or_not_at_all(tmp_path):
     """The leniency is for files that a killed run was appending to."""
-    (tmp_path / "own.jsonl").write_text(
-        '{"problem": "2+2?", "answer": "4"}\n{"problem": "3', encoding="utf-8"
-    )
+    (tmp_path / "own.jsonl").write_text('{"problem": "2+2?", "answer": "4"}\n{"problem": "3', encoding="utf-8")
     with pytest.raises(ValueError, match=r"Line 2 of own\.jsonl is damaged"):
         load_problems(tmp_path / "own.jsonl")
     assert len(load_rows(tmp_path / "own.jsonl")) == 1, "a teacher's file, which a run appends to"
@@ -191,9 +183,7 @@ def test_an_ending_in_capitals(tmp_path):
 def test_two_problems_with_one_id_are_named(tmp_path):
     rows = [{"problem": text, "answer": "4", "unique_id": "a/4"} for text in ("2+2?", "3+1?")]
     (tmp_path / "own.json").write_text(json.dumps(rows), encoding="utf-8")
-    with pytest.raises(
-        ValueError, match=r"2 problems of own\.json have the unique_id 'a/4': give each its own"
-    ):
+    with pytest.raises(ValueError, match=r"2 problems of own\.json have the unique_id 'a/4': give each its own"):
         load_problems(tmp_path / "own.json")
 
 

@@ -65,9 +65,7 @@ def layout_problems(figure) -> list[str]:
         if text.get_gid() is not None and not inside(place, extent[text.get_gid()], MARGIN)
     ]
     problems += [f"{words!r} leaves the figure" for words, place in free if not inside(place, figure.bbox)]
-    problems += [
-        f"{name} leaves the figure" for name, place in extent.items() if not inside(place, figure.bbox)
-    ]
+    problems += [f"{name} leaves the figure" for name, place in extent.items() if not inside(place, figure.bbox)]
     places = [*free, *extent.items()]
     problems += [
         f"{one!r} and {other!r} overlap"
@@ -106,9 +104,7 @@ def test_faults_of_a_drawing_are_found():
     found = layout_problems(axes.figure)
     for words in ("'much too long for a box of this width' leaves its box", "'box 0' and 'box 1' overlap"):
         assert words in found
-    assert {"'free' and 'too near' overlap", "'too near' is too small", "'cut off' leaves the figure"} <= set(
-        found
-    )
+    assert {"'free' and 'too near' overlap", "'too near' is too small", "'cut off' leaves the figure"} <= set(found)
 
 
 def test_the_roadmap_holds_the_eight_chapters_with_four_steps_each():

@@ -75,9 +75,7 @@ def small_teacher(seed: int = 1):
     return teacher
 
 
-def small_distillation(
-    kind=DistillationTrainer, *, teacher=None, model=None, data=None, on_step=None, **settings
-):
+def small_distillation(kind=DistillationTrainer, *, teacher=None, model=None, data=None, on_step=None, **settings):
     """A trainer of a small student without a progress bar; every fourth example is for validation."""
     student, tokenizer = small_policy()
     rows = data or examples()
@@ -96,9 +94,7 @@ def small_distillation(
 
 def test_the_prompt_is_masked_and_the_completion_ends_with_the_end_token():
     """Traps D1 and D3."""
-    [example] = build(
-        {"problem": "Compute 1+1.", "solution": "1+1=2\nThe answer is \\boxed{2}.", "answer": "2"}
-    )
+    [example] = build({"problem": "Compute 1+1.", "solution": "1+1=2\nThe answer is \\boxed{2}.", "answer": "2"})
     prompt = render_prompt("Compute 1+1.", "cot")
     ids, start = example.input_ids, example.prompt_length
     assert ids[:start] == TOKENIZER.encode(prompt), "exactly what the student is asked with later"
@@ -189,9 +185,7 @@ def test_wrong_solutions_stay_if_asked_for():
     wrong = row(correct=False, content="It is \\boxed{6}.")
     assert len(build(wrong, only_correct=False)) == 1
     unfinished = build(wrong | {"finish_reason": "length"}, only_correct=False)
-    assert (len(unfinished), dict(unfinished.dropped)) == (0, {"unfinished": 1}), (
-        "it would be taught to end there"
-    )
+    assert (len(unfinished), dict(unfinished.dropped)) == (0, {"unfinished": 1}), "it would be taught to end there"
     assert len(build({"problem": "P", "content": "no box"}, only_correct=False)) == 1
 
 
@@ -235,9 +229,7 @@ def test_rows_come_from_json_and_json_lines(tmp_path):
 
 
 def test_no_problem_is_on_both_sides_of_the_split():
-    rows = [
-        row(problem=f"Compute {n}+3.", content=f"{text} \\boxed{{5}}") for n in range(40) for text in "abc"
-    ]
+    rows = [row(problem=f"Compute {n}+3.", content=f"{text} \\boxed{{5}}") for n in range(40) for text in "abc"]
     found = build(*rows)
     train, validation = split_examples(found, 0.2)
     assert len({e.problem for e in validation}) == 8
@@ -343,9 +335,7 @@ def test_the_divergence_by_hand():
     kl = 0.25 * torch.tensor(0.5).log() + 0.75 * torch.tensor(1.5).log()
     torch.testing.assert_close(token_kl(half, skewed), kl)
     torch.testing.assert_close(token_kl(skewed, half, reverse=True), kl)
-    torch.testing.assert_close(
-        token_kl(skewed, half), 0.5 * torch.tensor(2.0).log() + 0.5 * torch.tensor(2 / 3).log()
-    )
+    torch.testing.assert_close(token_kl(skewed, half), 0.5 * torch.tensor(2.0).log() + 0.5 * torch.tensor(2 / 3).log())
     assert token_kl(skewed, skewed) == 0
     with pytest.raises(ValueError, match="temperature is 0: give a positive one"):
         token_kl(half, skewed, temperature=0)
@@ -580,10 +570,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, settings):
     resumed.train()
     assert_same_weights(resumed.model, straight.model)
     timeless = [
-        [
-            {name: value for name, value in record.items() if "second" not in name}
-            for record in trainer.history
-        ]
+        [{name: value for name, value in record.items() if "second" not in name} for record in trainer.history]
         for trainer in (resumed, straight)
     ]
     assert timeless[0] == timeless[1]
@@ -665,23 +652,14 @@ def first_gradients(trainer) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not torch.distributed.is_available() or sys.platform == "win32", reason="needs torchrun and gloo"
-)
+@pytest.mark.skipif(not torch.distributed.is_available() or sys.platform == "win32", reason="needs torchrun and gloo")
 def test_two_processes_give_the_gradients_and_the_run_of_one(tmp_path, root):
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER, encoding="utf-8")
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(root),
     }  # fmt: skip
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        str(worker),
-        str(tmp_path),
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", str(worker), str(tmp_path)]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     ordered = sorted(small_distillation().next_batch(), key=len)

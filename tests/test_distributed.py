@@ -16,13 +16,7 @@ from shared.formats.loading import load_model
 from shared.support.jsonl import read_jsonl
 from tests.small_policy import small_trainer, weights
 
-SETTINGS = {
-    "kl_coef": 0.1,
-    "micro_batch_tokens": 70,
-    "prompts_per_step": 3,
-    "eval_every": 2,
-    "eval_problems": 3,
-}
+SETTINGS = {"kl_coef": 0.1, "micro_batch_tokens": 70, "prompts_per_step": 3, "eval_every": 2, "eval_problems": 3}
 WORKER = """
 import sys
 from pathlib import Path
@@ -59,27 +53,13 @@ def first_gradients(trainer) -> tuple[dict[str, torch.Tensor], int]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not torch.distributed.is_available() or sys.platform == "win32", reason="needs torchrun and gloo"
-)
+@pytest.mark.skipif(not torch.distributed.is_available() or sys.platform == "win32", reason="needs torchrun and gloo")
 def test_two_processes_give_the_gradients_of_one_and_go_on_with_its_run(tmp_path, root):
     small_trainer(steps=2, out=str(tmp_path / "run"), **SETTINGS).train()
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER, encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        str(worker),
-        str(tmp_path),
-    ]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTHONPATH": str(root),
-    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", str(worker), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -114,34 +94,17 @@ def test_shares_cover_a_list_once():
 
 def test_a_single_process_runs_none_of_it():
     """What only several processes need is not in the code that one process runs."""
-    code = (
-        "import sys; import shared, shared.grpo.__main__, shared.distillation.__main__; print([*sys.modules])"
-    )
+    code = "import sys; import shared, shared.grpo.__main__, shared.distillation.__main__; print([*sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "shared.training.trainer" in loaded
     assert "appendix" not in loaded
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not torch.distributed.is_available() or sys.platform == "win32", reason="needs torchrun and gloo"
-)
+@pytest.mark.skipif(not torch.distributed.is_available() or sys.platform == "win32", reason="needs torchrun and gloo")
 def test_the_command_trains_in_two_processes(tmp_path, root):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "-m",
-        "appendix.h_processes",
-    ]
-    options = [
-        "--steps=1",
-        "--prompts-per-step=2",
-        "--group-size=2",
-        "--max-new-tokens=8",
-        f"--out={tmp_path}",
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "appendix.h_processes"]
+    options = ["--steps=1", "--prompts-per-step=2", "--group-size=2", "--max-new-tokens=8", f"--out={tmp_path}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(
         [*command, "grpo", *options], cwd=root, env=environment, capture_output=True, text=True, timeout=300

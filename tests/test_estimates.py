@@ -98,9 +98,7 @@ def test_decoding_is_bound_by_memory_and_then_by_operations():
     most = estimates.decode_seconds(config, H100, texts=4096, new_tokens=1)
     assert most == pytest.approx(4096 * estimates.forward_flops(config, 1, 1) / H100.flops)
     late = estimates.decode_seconds(config, H100, texts=64, prompt=8192, new_tokens=1)
-    assert late - many == pytest.approx(
-        64 * 8192 * estimates.kv_cache_bytes_per_token(config) / H100.bandwidth
-    )
+    assert late - many == pytest.approx(64 * 8192 * estimates.kv_cache_bytes_per_token(config) / H100.bandwidth)
 
 
 def test_the_largest_batch():

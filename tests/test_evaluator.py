@@ -71,9 +71,7 @@ def test_result_and_records():
         "details": {"votes": [1, 2]},
     }
     assert (result.records[0]["extracted"], result.records[0]["correct"]) == (None, False)
-    assert str(result).startswith(
-        "60.0 % right (6 of 10, 95 % interval 31.3 to 83.2 %), 9.5 tokens a problem"
-    )
+    assert str(result).startswith("60.0 % right (6 of 10, 95 % interval 31.3 to 83.2 %), 9.5 tokens a problem")
     assert repr(result) == str(result)
 
 
@@ -189,10 +187,7 @@ def test_a_run_in_pieces_draws_the_same_random_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"prompt": "cot"},
-            "was made with prompt = 'direct', not 'cot': give another file, or delete this one",
-        ),
+        ({"prompt": "cot"}, "was made with prompt = 'direct', not 'cot': give another file, or delete this one"),
         ({"max_new_tokens": 21}, "max_new_tokens = 20, not 21"),
         ({"seed": 1}, "seed = 0, not 1"),
         ({"fallback": "number"}, "fallback = None, not 'number'"),
@@ -245,9 +240,7 @@ def test_results_without_their_settings_are_refused(tmp_path):
     path = tmp_path / "run.jsonl"
     run(Oracle(), results=path)
     path.with_name("run.jsonl.settings.json").unlink()
-    with pytest.raises(
-        ValueError, match=r"run\.jsonl\.settings\.json, the settings of run\.jsonl, is missing"
-    ):
+    with pytest.raises(ValueError, match=r"run\.jsonl\.settings\.json, the settings of run\.jsonl, is missing"):
         run(Oracle(), results=path)
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"other\.jsonl holds no results"):
@@ -348,10 +341,7 @@ def test_sampling_does_not_depend_on_the_batch_size():
 
     model, tokenizer = load_model("tiny-random", device="cpu")
     call = functools.partial(evaluate, model, tokenizer, PROBLEMS[:5], method=sampled, max_new_tokens=6)
-    texts = [
-        [r["text"] for r in call(batch_size=size, seed=s).records]
-        for size, s in ((1, 0), (2, 0), (5, 0), (5, 1))
-    ]
+    texts = [[r["text"] for r in call(batch_size=size, seed=s).records] for size, s in ((1, 0), (2, 0), (5, 0), (5, 1))]
     assert texts[0] == texts[1] == texts[2] != texts[3]
     assert len(set(texts[0])) == 5
 

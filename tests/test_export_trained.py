@@ -17,25 +17,12 @@ from tests.small_models import VARIANTS, hf_model, our_model, small_tokenizer
 from tests.small_policy import reward_even, weights
 
 ROWS = [
-    {
-        "problem": f"What is the sum of {a} and {b}?",
-        "answer": str(a + b),
-        "content": f"The sum is \\boxed{{{a + b}}}.",
-    }
+    {"problem": f"What is the sum of {a} and {b}?", "answer": str(a + b), "content": f"The sum is \\boxed{{{a + b}}}."}
     for a in range(1, 6)
     for b in range(1, 6)
 ]
-PROMPTS = [
-    "The answer to the question",
-    "Problem: What is the sum of 3 and 4?\nAnswer in \\boxed{}.\nAnswer:",
-]
-FILES = {
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-}
+PROMPTS = ["The answer to the question", "Problem: What is the sum of 3 and 4?\nAnswer in \\boxed{}.\nAnswer:"]
+FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
 def distilled(model, tokenizer, **settings):
@@ -61,9 +48,7 @@ def assert_transformers_agrees(folder, model, tokenizer, max_new_tokens=40):
     chat = [{"role": "user", "content": PROMPTS[0]}]
     expected = tokenizer.apply_chat_template(chat)
     assert their_tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) == expected
-    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == list(
-        tokenizer.stop_ids
-    )
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == list(tokenizer.stop_ids)
 
 
 @pytest.mark.parametrize("adapters", [{}, {"lora_rank": 4, "lora_alpha": 16.0}], ids=["full", "lora"])

@@ -84,10 +84,7 @@ def test_a_model_that_is_loaded_is_fast_and_writes_as_a_plain_one(temperature):
     assert not any(isinstance(part, FastAttention | FastRMSNorm | FastLinear) for part in plain.modules())
     prompts = [f"Problem: Compute {a}+{a * 7}.\n" for a in range(1, 9)]
     texts = [
-        [
-            c.text
-            for c in generate(model, tokenizer, prompts, max_new_tokens=24, temperature=temperature, seed=3)
-        ]
+        [c.text for c in generate(model, tokenizer, prompts, max_new_tokens=24, temperature=temperature, seed=3)]
         for model in (plain, loaded)
     ]
     assert texts[0] == texts[1]

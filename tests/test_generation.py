@@ -143,17 +143,13 @@ def test_temperature_one_samples(model):
     greedy = generate(model, TOKENIZER, PROMPTS, max_new_tokens=10)
     sampled = generate(model, TOKENIZER, PROMPTS, max_new_tokens=10, temperature=1.0, seed=0)
     assert ids(greedy) != ids(sampled)
-    first = generate(
-        uniform_model(), TOKENIZER, "a", max_new_tokens=1, temperature=1.0, num_samples=64, seed=0
-    )
+    first = generate(uniform_model(), TOKENIZER, "a", max_new_tokens=1, temperature=1.0, num_samples=64, seed=0)
     assert len({c.token_ids[0] for c in first[0]}) > 40
 
 
 def test_first_tokens_of_samples_differ():
     """Trap K1: a first token that is drawn once for all samples makes a group start alike."""
-    [group] = generate(
-        uniform_model(), TOKENIZER, "a", max_new_tokens=3, temperature=1, num_samples=32, seed=1
-    )
+    [group] = generate(uniform_model(), TOKENIZER, "a", max_new_tokens=3, temperature=1, num_samples=32, seed=1)
     firsts = Counter(c.token_ids[0] for c in group)
     assert max(firsts.values()) <= 3
     assert len(firsts) > 20
@@ -167,22 +163,16 @@ def test_samples_of_a_prompt_share_one_prefill():
 
 def test_equal_seeds_give_different_numbers_to_prompts_and_samples():
     """Trap S4: one seed must not mean the same randomness for every problem or every sample."""
-    groups = generate(
-        uniform_model(), TOKENIZER, ["a", "b"], max_new_tokens=16, temperature=1, num_samples=4, seed=7
-    )
+    groups = generate(uniform_model(), TOKENIZER, ["a", "b"], max_new_tokens=16, temperature=1, num_samples=4, seed=7)
     texts = [tuple(c.token_ids) for group in groups for c in group]
     assert len(set(texts)) == 8
-    assert (
-        generate(uniform_model(), TOKENIZER, "a", max_new_tokens=16, temperature=1, seed=8) != groups[0][:1]
-    )
+    assert generate(uniform_model(), TOKENIZER, "a", max_new_tokens=16, temperature=1, seed=8) != groups[0][:1]
 
 
 def test_a_repeated_prompt_goes_on_with_the_next_sample():
     """Trap S4: eight times the same prompt is eight samples, not one sample eight times."""
     repeated = generate(uniform_model(), TOKENIZER, ["a"] * 8, max_new_tokens=16, temperature=1, seed=7)
-    [group] = generate(
-        uniform_model(), TOKENIZER, "a", max_new_tokens=16, temperature=1, seed=7, num_samples=8
-    )
+    [group] = generate(uniform_model(), TOKENIZER, "a", max_new_tokens=16, temperature=1, seed=7, num_samples=8)
     assert repeated == group
 
 
@@ -322,9 +312,7 @@ def test_finished_rows_leave_the_batch(model, monkeypatch):
     rows = []
     forward = model.hidden_states
     monkeypatch.setattr(
-        model,
-        "hidden_states",
-        lambda ids, *rest, **more: rows.append(len(ids)) or forward(ids, *rest, **more),
+        model, "hidden_states", lambda ids, *rest, **more: rows.append(len(ids)) or forward(ids, *rest, **more)
     )
     done = generate(model, TOKENIZER, PROMPTS * 4, max_new_tokens=20, temperature=1, seed=0)
     lengths = [len(c.token_ids) for c in done]
@@ -365,9 +353,7 @@ def test_stop_string_over_several_tokens_is_cut_off(stop):
 def test_stop_string_with_wide_characters():
     [done] = generate(scripted("π ≈ 3 €x"), TOKENIZER, "x", max_new_tokens=50, stop="€")
     assert done.text == "π ≈ 3 "
-    [whole] = generate(
-        scripted("π ≈ 3 €x"), TOKENIZER, "x", max_new_tokens=50, stop="£"
-    )  # shares its first byte
+    [whole] = generate(scripted("π ≈ 3 €x"), TOKENIZER, "x", max_new_tokens=50, stop="£")  # shares its first byte
     assert (whole.text, whole.finish_reason) == ("π ≈ 3 €x", "stop")
 
 
@@ -398,10 +384,7 @@ def test_stream_holds_back_what_may_become_a_stop_string():
     assert list(stream(scripted(text), TOKENIZER, "x", max_new_tokens=50, stop="</think>")) == [
         "a", "<b", " ", "</think",
     ]  # fmt: skip
-    assert (
-        "".join(stream(scripted(text + "> more"), TOKENIZER, "x", max_new_tokens=50, stop="</think>"))
-        == "a<b "
-    )
+    assert "".join(stream(scripted(text + "> more"), TOKENIZER, "x", max_new_tokens=50, stop="</think>")) == "a<b "
 
 
 def test_stream_checks_its_arguments_at_once_and_leaves_the_modes_alone(model):
@@ -419,10 +402,7 @@ def test_text_that_depends_on_what_stands_before_it():
     """Some tokenizers drop the space in front of a text's first word: a token cannot be decoded alone."""
     words = [" one", " two", " three", ""]
     tokenizer = SimpleNamespace(
-        eos_id=3,
-        pad_id=3,
-        encode=lambda text: [0],
-        decode=lambda ids: "".join(words[i] for i in ids).removeprefix(" "),
+        eos_id=3, pad_id=3, encode=lambda text: [0], decode=lambda ids: "".join(words[i] for i in ids).removeprefix(" ")
     )
     mock = FixedModel(torch.zeros(4), [0, 1, 2, 1, 3])
     assert list(stream(mock, tokenizer, "x", max_new_tokens=9)) == ["one", " two", " three", " two"]
@@ -499,10 +479,7 @@ SKEWED = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
         ({"temperature": 1.0, "min_p": 0.2}, SKEWED * torch.tensor([1, 1, 1, 1, 0, 0])),
         # the temperature comes first: squared, .16 .0625 .0225 of .2618 reach 0.9; without it four would be kept
         ({"temperature": 0.5, "top_p": 0.9}, SKEWED**2 * torch.tensor([1, 1, 1, 0, 0, 0])),
-        (
-            {"temperature": 1.5, "top_k": 5, "min_p": 0.5},
-            SKEWED ** (2 / 3) * torch.tensor([1, 1, 1, 0, 0, 0]),
-        ),
+        ({"temperature": 1.5, "top_k": 5, "min_p": 0.5}, SKEWED ** (2 / 3) * torch.tensor([1, 1, 1, 0, 0, 0])),
     ],
 )
 def test_frequencies_match_the_exact_probabilities(options, exact):

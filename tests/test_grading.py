@@ -87,8 +87,7 @@ def test_labelled_pairs():
     wrong = [
         (pair["kind"], pair["prediction"], pair["gold"])
         for pair in PAIRS
-        if {grade(pair["prediction"], pair["gold"]), grade(pair["gold"], pair["prediction"])}
-        != {pair["equal"]}
+        if {grade(pair["prediction"], pair["gold"]), grade(pair["gold"], pair["prediction"])} != {pair["equal"]}
     ]
     assert len(PAIRS) >= 300
     assert 0.35 < sum(not pair["equal"] for pair in PAIRS) / len(PAIRS) < 0.45
@@ -132,9 +131,7 @@ def as_set(items):
     return rf"\{{{', '.join(items)}\}}"
 
 
-@pytest.mark.parametrize(
-    ("written", "count"), [(str, 80), ("({0}, 1)".format, 40), (r"\sqrt{{{0}}}".format, 40)]
-)
+@pytest.mark.parametrize(("written", "count"), [(str, 80), ("({0}, 1)".format, 40), (r"\sqrt{{{0}}}".format, 40)])
 @pytest.mark.parametrize("as_text", [", ".join, as_set])
 def test_long_sets_and_lists_in_another_order(written, count, as_text):
     """Each item against each would spend the budget: equal items in one spelling cost nothing."""
@@ -304,9 +301,7 @@ def test_hostile_inputs(canary):
 
 def test_hostile_memory():
     """Grading every hostile input raises the peak of a process's memory by less than 200 MB."""
-    pytest.importorskip(
-        "resource", reason="peak memory is measured with the resource module, which Windows lacks"
-    )
+    pytest.importorskip("resource", reason="peak memory is measured with the resource module, which Windows lacks")
     program = (
         "import resource, sys\n"
         "from benchmarks.grader import hostile_text, load_jsonl\n"

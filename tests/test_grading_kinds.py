@@ -21,11 +21,7 @@ from shared.grader import grade
 
 KINDS = Path(__file__).parents[1] / "benchmarks" / "data" / "grader_kinds.jsonl"
 PAIRS = [json.loads(line) for line in KINDS.read_text(encoding="utf-8").splitlines()]
-GOLDS = (
-    [str(n) for n in range(-10, 30)]
-    + [rf"\frac{{{n}}}{{7}}" for n in (1, 2, 3, 5, 9)]
-    + ["0.1", "2.5", "-0.3"]
-)
+GOLDS = [str(n) for n in range(-10, 30)] + [rf"\frac{{{n}}}{{7}}" for n in (1, 2, 3, 5, 9)] + ["0.1", "2.5", "-0.3"]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair['prediction']}-{pair['gold']}"[:60])
@@ -50,39 +46,14 @@ def test_what_is_no_number_is_never_right(gold):
 
 WHOLE = st.integers(-50, 50).map(str)
 LEAVES = st.one_of(WHOLE, st.sampled_from([r"\pi", "e", "i", "x", r"\infty", "0.5", "12.25", r"\frac12"]))
-FUNCTIONS = [
-    "ln",
-    "log",
-    "sin",
-    "cos",
-    "tan",
-    "cot",
-    "sec",
-    "csc",
-    "arcsin",
-    "arccos",
-    "arctan",
-    "arccot",
-    "sinh",
-]
-WRAPPERS = [
-    r"\sqrt{%s}",
-    "|%s|",
-    r"\lfloor %s \rfloor",
-    r"\lceil %s \rceil",
-    "(%s)!",
-    "-(%s)",
-    "(%s)^{-1}",
-    "%s%%",
-]
+FUNCTIONS = ["ln", "log", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "sinh"]
+WRAPPERS = [r"\sqrt{%s}", "|%s|", r"\lfloor %s \rfloor", r"\lceil %s \rceil", "(%s)!", "-(%s)", "(%s)^{-1}", "%s%%"]
 
 
 def larger(parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """Expressions made of smaller ones."""
     return st.one_of(
-        st.tuples(parts, st.sampled_from(["+", "-", r"\cdot ", "/", "^"]), parts).map(
-            lambda p: "{(%s)%s(%s)}" % p
-        ),
+        st.tuples(parts, st.sampled_from(["+", "-", r"\cdot ", "/", "^"]), parts).map(lambda p: "{(%s)%s(%s)}" % p),
         st.tuples(st.sampled_from(FUNCTIONS), parts).map(lambda p: r"\%s(%s)" % p),
         st.tuples(st.sampled_from(WRAPPERS), parts).map(lambda p: p[0] % p[1]),
         st.tuples(parts, parts).map(lambda p: r"\frac{%s}{%s}" % p),

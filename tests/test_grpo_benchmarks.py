@@ -24,9 +24,7 @@ def kept_bytes(config: ModelConfig, way: Way) -> int:
 
     def keep(tensor):
         storage = tensor.untyped_storage()
-        if (
-            tensor.numel() % TOKENS == 0 and not tensor.is_leaf
-        ):  # as many rows as tokens, so not a weight's copy
+        if tensor.numel() % TOKENS == 0 and not tensor.is_leaf:  # as many rows as tokens, so not a weight's copy
             kept[storage.data_ptr()] = tensor
         return tensor
 
@@ -50,9 +48,7 @@ def test_weights_and_adapters_are_counted_right():
     adapters = sum(p.numel() for p in lora_parameters(model).values())
     everything = sum(p.numel() for p in model.parameters())
     assert parameters(SMALL) == (everything - adapters, adapters)
-    assert (
-        parameters(QWEN3_06B)[0] == 596_049_920
-    )  # as its model card says, without counting the tied head twice
+    assert parameters(QWEN3_06B)[0] == 596_049_920  # as its model card says, without counting the tied head twice
 
 
 def test_what_the_table_is_there_to_say():

@@ -77,10 +77,7 @@ def test_advantages_by_hand():
 def test_batch_mode_divides_by_one_standard_deviation():
     rewards = tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
     std = math.sqrt((3 * (5 / 8) ** 2 + 5 * (3 / 8) ** 2) / 7) + 1e-4
-    close(
-        group_advantages(rewards, "batch"),
-        [[0.75 / std] + [-0.25 / std] * 3, [0.5 / std] * 2 + [-0.5 / std] * 2],
-    )
+    close(group_advantages(rewards, "batch"), [[0.75 / std] + [-0.25 / std] * 3, [0.5 / std] * 2 + [-0.5 / std] * 2])
 
 
 @pytest.mark.parametrize("mode", ["grpo", "dr_grpo", "batch", "gdpo"])
@@ -187,12 +184,7 @@ def test_first_step_has_ratio_one_and_the_policy_gradient():
 
 def test_huge_ratios_stay_finite():
     old = tensor([[-500.0, -1.0], [-1.0, -500.0]])
-    batch = {
-        "logprobs": old.flip(0),
-        "old_logprobs": old,
-        "ref_logprobs": old,
-        "advantages": tensor([1.0, -1.0]),
-    }
+    batch = {"logprobs": old.flip(0), "old_logprobs": old, "ref_logprobs": old, "advantages": tensor([1.0, -1.0])}
     batch["mask"] = torch.ones(2, 2)
     for preset in PRESETS:
         loss, slope, _ = loss_and_gradient(batch, GRPOConfig(preset, kl_coef=0.1))
@@ -223,10 +215,7 @@ def test_one_advantage_a_rollout_even_if_the_batch_is_square():
     advantages = tensor([1.0, 10.0, 100.0])
     for shaped in (advantages, advantages[:, None]):
         close(clip_objective(torch.ones(3, 3), shaped, 0.2, 0.2), advantages[:, None].expand(3, 3))
-        close(
-            cispo_objective(torch.ones(3, 3), torch.ones(3, 3), shaped, 1, 4),
-            advantages[:, None].expand(3, 3),
-        )
+        close(cispo_objective(torch.ones(3, 3), torch.ones(3, 3), shaped, 1, 4), advantages[:, None].expand(3, 3))
     square = random_batch(5, 5)
     for config in (GRPOConfig(), GRPOConfig(objective="plain"), GRPOConfig("cispo")):
         _, slope, _ = loss_and_gradient(square | {"mask": torch.ones(5, 5), "old_logprobs": None}, config)
@@ -315,9 +304,7 @@ def test_k1_and_k3_are_right_on_average():
     """Over all tokens of a distribution, weighted with it, both give KL(policy || reference); k2 is near."""
     policy, reference = tensor([0.5, 0.3, 0.2]), tensor([0.4, 0.4, 0.2])
     truth = (policy * (policy / reference).log()).sum()
-    means = {
-        name: (policy * kl_estimate(policy.log(), reference.log(), name)).sum() for name in ("k1", "k2", "k3")
-    }
+    means = {name: (policy * kl_estimate(policy.log(), reference.log(), name)).sum() for name in ("k1", "k2", "k3")}
     close(means["k1"], truth)
     close(means["k3"], truth)
     close(means["k2"], truth, atol=0.1 * truth.item())
@@ -470,8 +457,7 @@ def test_whole_loss_by_hand():
         {
             "ratio": 2.5 / 3,
             "clip_low": 1 / 3,  # the second rollout's token
-            "clip_high": 1
-            / 3,  # the first token; the second's 0.5 is low, but A > 0, so it keeps its gradient
+            "clip_high": 1 / 3,  # the first token; the second's 0.5 is low, but A > 0, so it keeps its gradient
             "kl_old": ((0.5 - math.log(1.5)) + 2 * (-0.5 + math.log(2))) / 3,
             "kl_ref": k3 / 3,
             "weight": 1.0,
@@ -486,9 +472,7 @@ def test_whole_loss_by_hand():
 def test_clip_metrics_look_at_the_sign(advantage, ratio, low, high):
     """Trap G15: counted is what loses its gradient."""
     old = torch.full((1, 1), -2.0)
-    metrics = grpo_loss(
-        old + math.log(ratio), old, None, tensor([float(advantage)]), torch.ones(1, 1), GRPOConfig()
-    )[1]
+    metrics = grpo_loss(old + math.log(ratio), old, None, tensor([float(advantage)]), torch.ones(1, 1), GRPOConfig())[1]
     assert (metrics["clip_low"], metrics["clip_high"]) == (low, high)
 
 
@@ -540,14 +524,7 @@ def test_presets_switch_what_their_papers_do():
         "bnpo": {"aggregation"},
         "gspo": {"ratio", "clip_low", "clip_high"},
         "cispo": {"objective", "clip_low", "clip_high", "aggregation"},
-        "olmo3": {
-            "advantage",
-            "aggregation",
-            "clip_high",
-            "tis_cap",
-            "filter_zero_signal",
-            "dynamic_sampling",
-        },
+        "olmo3": {"advantage", "aggregation", "clip_high", "tis_cap", "filter_zero_signal", "dynamic_sampling"},
         "deepseek_v32": {"advantage", "kl_coef", "kl_reweighted", "off_policy_mask", "keep_sampling_mask"},
         "gdpo": {"advantage"},
     }
@@ -555,12 +532,7 @@ def test_presets_switch_what_their_papers_do():
 
 def test_a_value_of_your_own_beats_the_preset_s():
     config = GRPOConfig("dapo", clip_high=0.2, dynamic_sampling=False, seed=3)
-    assert (config.clip_high, config.dynamic_sampling, config.aggregation, config.seed) == (
-        0.2,
-        False,
-        "token",
-        3,
-    )
+    assert (config.clip_high, config.dynamic_sampling, config.aggregation, config.seed) == (0.2, False, "token", 3)
     assert GRPOConfig("olmo3", tis_cap=0).tis_cap == 0
 
 

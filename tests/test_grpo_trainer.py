@@ -13,14 +13,7 @@ from shared.grpo import GRPO, GRPOConfig, GRPOTrainer, group_advantages
 from shared.support.jsonl import read_jsonl
 from shared.training.trainer import training_numerics
 from tests.killed_runs import run_killed
-from tests.small_policy import (
-    PROBLEMS,
-    assert_same_weights,
-    reward_even,
-    small_policy,
-    small_trainer,
-    weights,
-)
+from tests.small_policy import PROBLEMS, assert_same_weights, reward_even, small_policy, small_trainer, weights
 
 
 def gradients(trainer: GRPOTrainer, rollouts, reorder=None) -> tuple[torch.Tensor, dict]:
@@ -94,11 +87,7 @@ def test_the_gradient_is_that_of_the_formula_and_skipped_rollouts_had_none():
 
 def test_the_ratio_is_1_at_the_first_step_and_not_at_the_second():
     """Trap G5, also at a temperature that is not 1; the second inner epoch moves away from the old policy."""
-    for settings in (
-        {},
-        {"temperature": 0.6},
-        {"temperature": 1.4, "top_p": 0.8, "keep_sampling_mask": True},
-    ):
+    for settings in ({}, {"temperature": 0.6}, {"temperature": 1.4, "top_p": 0.8, "keep_sampling_mask": True}):
         one, two = (small_trainer(steps=1, inner_epochs=n, **settings).train()[0] for n in (1, 2))
         assert one["ratio"] == pytest.approx(1, abs=1e-6)
         assert one["kl_old"] == pytest.approx(0, abs=1e-6)
@@ -135,9 +124,7 @@ def test_it_learns_a_simple_reward():
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"lora_rank": 2}, {"temperature": 0.7, "micro_batch_tokens": 70}], ids=str
-)
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 2}, {"temperature": 0.7, "micro_batch_tokens": 70}], ids=str)
 def test_the_algorithm_of_chapter_6_and_the_trainer_with_all_switches_take_the_same_steps(settings):
     """Bit for bit, whether the switches are looked at or not."""
     plain, switched = (small_trainer(kind=kind, **settings) for kind in (GRPO, GRPOTrainer))
@@ -165,9 +152,7 @@ def test_the_reference_stays_while_the_policy_moves(settings):
     start = weights(trainer.reference or trainer.model)
     history = trainer.train()
     if trainer.reference:
-        assert not any(
-            a is b for a, b in zip(trainer.model.parameters(), trainer.reference.parameters(), strict=True)
-        )
+        assert not any(a is b for a, b in zip(trainer.model.parameters(), trainer.reference.parameters(), strict=True))
         assert all(torch.equal(p, start[name]) for name, p in trainer.reference.named_parameters())
         assert not any(p.requires_grad for p in trainer.reference.parameters())
     else:
@@ -200,9 +185,7 @@ def test_dynamic_sampling_fills_the_batch_and_is_bounded():
     def reward(text, problem):
         return reward_even(text, problem) if problem["answer"] in ("2", "3", "4") else 0.0
 
-    trainer = small_trainer(
-        reward, dynamic_sampling=True, filter_zero_signal=True, prompts_per_step=3, max_draws=9
-    )
+    trainer = small_trainer(reward, dynamic_sampling=True, filter_zero_signal=True, prompts_per_step=3, max_draws=9)
     rollouts, metrics = trainer.collect()
     assert len(rollouts) == 3 * trainer.config.group_size
     assert bool(group_advantages(rollouts.rewards).any(dim=1).all())
@@ -227,9 +210,7 @@ def test_filtered_groups_do_not_count_in_the_mean():
     def reward(text, problem):
         return reward_even(text, problem) if problem["answer"] in ("2", "3", "4") else 0.0
 
-    all_in, filtered = (
-        small_trainer(reward, filter_zero_signal=f, prompts_per_step=8) for f in (False, True)
-    )
+    all_in, filtered = (small_trainer(reward, filter_zero_signal=f, prompts_per_step=8) for f in (False, True))
     (rollouts, _), (kept, _) = all_in.collect(), filtered.collect()
     assert 0 < len(kept) < len(rollouts)
     diluted, _ = gradients(all_in, rollouts)
@@ -445,9 +426,4 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(tmp_path,
     assert_same_weights(load_model(last, dtype="float32")[0], straight.model)
     assert [r["step"] for r in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == list(range(1, 10))
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 10
-    assert sorted(os.listdir(tmp_path / "run")) == [
-        "metrics.csv",
-        "metrics.jsonl",
-        "step-000008",
-        "step-000009",
-    ]
+    assert sorted(os.listdir(tmp_path / "run")) == ["metrics.csv", "metrics.jsonl", "step-000008", "step-000009"]

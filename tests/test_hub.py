@@ -179,9 +179,7 @@ def test_without_the_hub_and_with_half_a_model(server, files):
 
 def test_nobody_listens(server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(
-        ConnectionError, match=r"cannot be reached.*HTTPS_PROXY.*SSL_CERT_FILE.*HF_ENDPOINT.*folder"
-    ):
+    with pytest.raises(ConnectionError, match=r"cannot be reached.*HTTPS_PROXY.*SSL_CERT_FILE.*HF_ENDPOINT.*folder"):
         load()
 
 
@@ -222,14 +220,7 @@ def test_a_disk_that_is_full(server, monkeypatch):
 
 
 def test_names_of_hub_models():
-    for name in (
-        "qwen3-0.6b-base",
-        "qwen3-0.6b",
-        "qwen3-1.7b-base",
-        "qwen3-1.7b",
-        "qwen3-4b-base",
-        "qwen3-32b",
-    ):
+    for name in ("qwen3-0.6b-base", "qwen3-0.6b", "qwen3-1.7b-base", "qwen3-1.7b", "qwen3-4b-base", "qwen3-32b"):
         assert hub.HUB_MODELS[name].lower() == f"qwen/{name}"
     assert "qwen3-32b-base" not in hub.HUB_MODELS
     assert hub.known_models()[:3] == ["tiny", "tiny-random", "tiny-teacher"]

@@ -96,9 +96,7 @@ def run_all(root: Path, profile: Path) -> dict:
     """Open the notebook in a browser, choose Run All Cells from the menu, wait for the end, return what came."""
     with lab(root) as address, Browser(find_browser(), profile) as browser:
         browser.open(address)
-        ready = wait_for(
-            lambda: is_ready(browser.evaluate(STATE)), 120, "the notebook and its kernel", pause=1
-        )
+        ready = wait_for(lambda: is_ready(browser.evaluate(STATE)), 120, "the notebook and its kernel", pause=1)
         assert ready["path"] == NOTEBOOK
         browser.evaluate("jupyterapp.commands.execute('editmenu:clear-all')")
         browser.click(".lm-MenuBar-itemLabel", "Run")

@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from appendix.f_leaderboard import (
-    bootstrap_intervals,
-    bradley_terry,
-    elo_ratings,
-    expected_score,
-    point_table,
-)
+from appendix.f_leaderboard import bootstrap_intervals, bradley_terry, elo_ratings, expected_score, point_table
 
 STRENGTHS = {"a": 1150.0, "b": 1050.0, "c": 950.0, "d": 850.0}
 
@@ -23,9 +17,7 @@ def simulated_votes(count, seed=0):
     votes = []
     for _ in range(count):
         first, second = rng.sample(sorted(STRENGTHS), 2)
-        votes.append(
-            (first, second, float(rng.random() < expected_score(STRENGTHS[first], STRENGTHS[second])))
-        )
+        votes.append((first, second, float(rng.random() < expected_score(STRENGTHS[first], STRENGTHS[second]))))
     return votes
 
 
@@ -139,9 +131,7 @@ def test_resamples_without_a_player_are_left_out():
 
 def test_bootstrap_is_the_same_for_the_same_seed_and_works_for_elo():
     groups = [[vote] for vote in simulated_votes(200)]
-    assert bootstrap_intervals(groups, elo_ratings, rounds=20) == bootstrap_intervals(
-        groups, elo_ratings, rounds=20
-    )
+    assert bootstrap_intervals(groups, elo_ratings, rounds=20) == bootstrap_intervals(groups, elo_ratings, rounds=20)
     assert bootstrap_intervals(groups, rounds=20, seed=1) != bootstrap_intervals(groups, rounds=20)
 
 

@@ -40,14 +40,7 @@ def test_a_row_says_what_was_measured_and_how(own):
     assert json.loads(own.read_text(encoding="utf-8")) == row
     low, high = wilson_interval(30, 40)
     assert row["ci95"] == [pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6)]
-    expected = {
-        "n": 40,
-        "correct": 30,
-        "accuracy": 0.75,
-        "tokens_per_problem": 10.0,
-        "seconds": 2.0,
-        "seed": 7,
-    }
+    expected = {"n": 40, "correct": 30, "accuracy": 0.75, "tokens_per_problem": 10.0, "seconds": 2.0, "seed": 7}
     assert {name: row[name] for name in expected} == expected
     assert {row["model"], row["dataset"]} == {"tiny", "minimath-test"}
     assert set(row["versions"]) == {"python", "torch"}
@@ -59,11 +52,7 @@ def test_rows_are_appended_and_the_latest_counts(own):
     append_result(result(5, 40), chapter="ch03", method="cot")
     append_result(result(7, 40), chapter="ch04", method="cot", model="other")
     assert len(own.read_text(encoding="utf-8").splitlines()) == 4
-    assert [(row["chapter"], row["correct"]) for row in read_ledger()] == [
-        ("ch03", 5),
-        ("ch04", 20),
-        ("ch04", 7),
-    ]
+    assert [(row["chapter"], row["correct"]) for row in read_ledger()] == [("ch03", 5), ("ch04", 20), ("ch04", 7)]
 
 
 def test_a_row_that_was_cut_off_does_not_spoil_the_ledger(own):
@@ -75,9 +64,7 @@ def test_a_row_that_was_cut_off_does_not_spoil_the_ledger(own):
     assert [row["method"] for row in read_ledger()] == ["direct", "cot"]
 
 
-@pytest.mark.parametrize(
-    ("line", "message"), [("{,}", "Line 1 of own.jsonl is damaged"), ("{}", "no 'chapter'")]
-)
+@pytest.mark.parametrize(("line", "message"), [("{,}", "Line 1 of own.jsonl is damaged"), ("{}", "no 'chapter'")])
 def test_a_damaged_ledger_is_named(own, line, message):
     own.parent.mkdir()
     own.write_text(line + "\n", encoding="utf-8")

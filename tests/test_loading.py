@@ -87,10 +87,7 @@ def test_config_as_transformers_4_and_5_write_it(variant):
     content.pop("rope_parameters")
     for spelling in ({"rope_parameters": rope}, {"rope_theta": base, "rope_scaling": None}):
         assert config_from_hf(content | spelling) == expected
-    assert (
-        config_from_hf(content | {"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}}).rope_base
-        == 77.0
-    )
+    assert config_from_hf(content | {"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}}).rope_base == 77.0
     silent = {name: value for name, value in content.items() if name != "head_dim"}
     assert config_from_hf(silent).head_dim == (128 if family == "qwen3" else 16)
 
@@ -143,10 +140,7 @@ NORM = "model.layers.1.input_layernorm.weight"
         (lambda t: t.pop(NORM), f"lacks {NORM}"),
         (lambda t: t.update(spare=torch.ones(2)), "has the unexpected spare"),
         (lambda t: t.update({NORM: torch.ones(63)}), rf"{NORM} has the shape \(63,\)"),
-        (
-            lambda t: t.update({"model.layers.0.mlp.up_proj.weight": torch.ones(95, 64)}),
-            r"\(95, 64\).*\(96, 64\)",
-        ),
+        (lambda t: t.update({"model.layers.0.mlp.up_proj.weight": torch.ones(95, 64)}), r"\(95, 64\).*\(96, 64\)"),
         (lambda t: t.update({"lm_head.weight": torch.ones(320, 64)}), "output head that differs"),
         (lambda t: t.clear(), "and 31 more"),
     ],
@@ -237,9 +231,7 @@ def greedy(model, ids, count):
     return ids.tolist()
 
 
-@pytest.mark.parametrize(
-    "variant", ["qwen3-tied", "qwen3-untied", "qwen2-untied", "llama-untied", "llama-tied"]
-)
+@pytest.mark.parametrize("variant", ["qwen3-tied", "qwen3-untied", "qwen2-untied", "llama-untied", "llama-tied"])
 def test_export_is_what_transformers_reads(tmp_path, variant):
     model = our_model(hf_model(variant))
     theirs, tokenizer = exported_pair(model, tmp_path / "out")
@@ -272,9 +264,7 @@ def test_exported_config_is_read_by_either_spelling(tmp_path, kept):
     transformers = pytest.importorskip("transformers")
     model = our_model(hf_model("qwen3-tied"))
     export_hf(model, small_tokenizer(), tmp_path / "out")
-    remove = {"rope_theta": ("rope_parameters", "dtype"), "rope_parameters": ("rope_theta", "torch_dtype")}[
-        kept
-    ]
+    remove = {"rope_theta": ("rope_parameters", "dtype"), "rope_parameters": ("rope_theta", "torch_dtype")}[kept]
     edit_config(tmp_path / "out", remove=remove)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert theirs.config.rope_parameters["rope_theta"] == 1_000_000.0
@@ -359,9 +349,7 @@ def test_tiny_random_in_transformers(assets, tmp_path):
 def test_missing_and_truncated_assets(assets):
     path = assets / "tiny-base.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(
-        ValueError, match=r"tiny-base\.safetensors is damaged .*git checkout -- shared/assets"
-    ):
+    with pytest.raises(ValueError, match=r"tiny-base\.safetensors is damaged .*git checkout -- shared/assets"):
         load_model("tiny", device="cpu")
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"tiny-base\.safetensors is missing: .*git checkout"):

@@ -166,9 +166,7 @@ def test_recomputed_blocks_change_memory_only(model):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept_before.append(t.numel()) or t, lambda t: t):
         token_logprobs(model, ids)
     with recomputed_blocks(model):
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t: kept_within.append(t.numel()) or t, lambda t: t
-        ):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept_within.append(t.numel()) or t, lambda t: t):
             logprobs = token_logprobs(model, ids)
         generated = generate(model, small_tokenizer(), "The sum", max_new_tokens=3)
     assert sum(kept_within) < sum(kept_before) / 2
@@ -198,9 +196,7 @@ def test_no_tensor_holds_the_logits_of_all_tokens():
         vocab_size=4096, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=8
     )  # fmt: skip
     model, ids = CausalLM(config), torch.randint(0, 4096, (4, 65))
-    chunked = largest_tensor(
-        lambda: token_logprobs(model, ids, chunk=16, with_entropies=True)[0].sum().backward()
-    )
+    chunked = largest_tensor(lambda: token_logprobs(model, ids, chunk=16, with_entropies=True)[0].sum().backward())
     plain = largest_tensor(lambda: plain_logprobs(model, ids).sum().backward())
     assert plain >= 4 * 64 * 4096
     assert chunked <= 16 * 4096
@@ -224,7 +220,5 @@ def test_what_does_not_fit_is_said(model, settings, message):
 def test_a_token_of_another_tokenizer_is_named(model):
     known = model.config.vocab_size
     ids = torch.tensor([[1, 2, known, 3]])
-    with pytest.raises(
-        ValueError, match=rf"holds token {known}, but the model knows {known} tokens only: use the"
-    ):
+    with pytest.raises(ValueError, match=rf"holds token {known}, but the model knows {known} tokens only: use the"):
         token_logprobs(model, ids)

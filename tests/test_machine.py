@@ -18,9 +18,7 @@ def _ask_anew():
 
 def test_the_name_that_linux_lists(tmp_path, monkeypatch):
     info = tmp_path / "cpuinfo"
-    info.write_text(
-        "processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9V74\nmodel name\t: AMD EPYC 9V74\n"
-    )
+    info.write_text("processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC 9V74\nmodel name\t: AMD EPYC 9V74\n")
     monkeypatch.setattr(machine, "CPU_INFO", info)
     assert machine.processor_name() == "AMD EPYC 9V74"
 

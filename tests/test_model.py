@@ -129,9 +129,7 @@ def test_cache_grows_by_need_and_keeps_what_it_holds(model):
     for cache in (small, large):
         model(ids, cache, mask)
     for i in range(60):
-        torch.testing.assert_close(
-            model(tail[:, i : i + 1], small), model(tail[:, i : i + 1], large), **TOLERANCE
-        )
+        torch.testing.assert_close(model(tail[:, i : i + 1], small), model(tail[:, i : i + 1], large), **TOLERANCE)
     assert small.length == large.length == 69
     assert small.capacity < 128, "at most double of what is needed, and not the context of 128"
     assert large.capacity == 100

@@ -95,13 +95,7 @@ def test_option_logprobs_are_those_of_the_model_one_by_one(tiny):
     """Sorting by length and padding change nothing, and the scores come back in the order of the options (Trap K4)."""
     model, tokenizer = tiny
     prompts = [render_prompt(problem["problem"]) for problem in PROBLEMS[:5]]
-    options = [
-        [" \\boxed{7}", " \\boxed{\\frac{12}{35}}"],
-        [" 1"],
-        [" 2", " 23", " 234"],
-        [" x"],
-        [" \\boxed{0}"],
-    ]
+    options = [[" \\boxed{7}", " \\boxed{\\frac{12}{35}}"], [" 1"], [" 2", " 23", " 234"], [" x"], [" \\boxed{0}"]]
     scores = option_logprobs(model, tokenizer, prompts, options, batch_size=3)
     assert [len(row) for row in scores] == [2, 1, 3, 1, 1]
     for prompt, row, found in zip(prompts, options, scores, strict=True):

@@ -33,11 +33,7 @@ def check_outcomes(path) -> dict[str, str]:
     found = {}
     for cell in code_cells(read_notebook(path)):
         for number in CHECK_CALL.findall(cell.source):
-            lines = [
-                line
-                for line in output_text(cell).splitlines()
-                if re.match(rf"[✓✗] {re.escape(number)}\b", line)
-            ]
+            lines = [line for line in output_text(cell).splitlines() if re.match(rf"[✓✗] {re.escape(number)}\b", line)]
             if lines and IGNORE_TAG not in tags(cell):
                 found[number] = lines[-1]
     return found
@@ -68,7 +64,5 @@ def test_every_starter_fails_its_check_with_a_friendly_message(path):
 
 
 def test_every_chapter_with_exercises_has_solutions():
-    exercises = [
-        path.with_name(path.name.replace("_exercises", "_solutions")) for path in ending("_exercises")
-    ]
+    exercises = [path.with_name(path.name.replace("_exercises", "_solutions")) for path in ending("_exercises")]
     assert exercises == ending("_solutions")

@@ -63,9 +63,7 @@ def test_a_section_that_does_not_hold_the_name_would_be_found(tmp_path, pointer,
     module = tmp_path / "numbers.py"
     body = "    return 2 * value\n"
     module.write_text(
-        f"{docstring}def double(value):\n{body}"
-        if of_module
-        else f"def double(value):\n    {docstring}{body}",
+        f"{docstring}def double(value):\n{body}" if of_module else f"def double(value):\n    {docstring}{body}",
         encoding="utf-8",
     )
     found = problems(module, tmp_path)

@@ -18,8 +18,7 @@ def printed_answers(root) -> dict[str, object]:
     cells = [cell.source for cell in read_notebook(root / NOTEBOOK).cells if "<details>" in cell.source]
     code = re.search(r"```python\n(.*?)```", cells[0], re.DOTALL)[1]
     return {
-        "1." + line.targets[0].id.removeprefix("answer_"): ast.literal_eval(line.value)
-        for line in ast.parse(code).body
+        "1." + line.targets[0].id.removeprefix("answer_"): ast.literal_eval(line.value) for line in ast.parse(code).body
     }
 
 

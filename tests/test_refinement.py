@@ -98,11 +98,7 @@ def test_a_revision_that_is_no_better_is_not(score):
 
 def test_without_a_scorer_every_revision_is_taken():
     answer = refine(Script(completion(4, -1.0), completion(5, -9.0)), None)
-    assert (answer.answer, answer.details["scores"], answer.details["accepted"]) == (
-        "5",
-        [None, None],
-        [True],
-    )
+    assert (answer.answer, answer.details["scores"], answer.details["accepted"]) == ("5", [None, None], [True])
 
 
 def test_a_revision_without_an_answer_does_not_replace_one():
@@ -128,9 +124,7 @@ def test_rounds_go_on_from_what_was_kept():
     script = Script(completion(1, -3.0), completion(2, -2.0), completion(3, -2.5))
     answer = refine(script, avg_logprob_score, rounds=5)
     checked = [render_revision_prompt("Compute 2+2.", rf"\boxed{{{n}}}") for n in (1, 2)]
-    assert script.asked == [PROMPT, *checked], (
-        "the refused greedy revision would come again, so it is not asked for"
-    )
+    assert script.asked == [PROMPT, *checked], "the refused greedy revision would come again, so it is not asked for"
     assert (answer.answer, answer.tokens, answer.details["accepted"]) == ("2", 6, [True, False])
 
 
@@ -157,9 +151,7 @@ def test_a_prompt_of_another_form_needs_a_revision_prompt_of_its_own():
     with pytest.raises(ValueError, match="render_revision"):
         refine(script, avg_logprob_score, prompt="2+2=")
     script = Script(completion(1), completion(2, -0.5))
-    answer = refine(
-        script, avg_logprob_score, prompt="2+2=", render_revision=lambda prompt, draft: f"{prompt}{draft}?"
-    )
+    answer = refine(script, avg_logprob_score, prompt="2+2=", render_revision=lambda prompt, draft: f"{prompt}{draft}?")
     assert (answer.answer, script.asked[1]) == ("2", r"2+2=\boxed{1}?")
 
 
@@ -181,9 +173,7 @@ def test_the_steps_are_generate_and_generate_again(tiny, prompts):
 
 def test_it_is_a_method_of_evaluate_whatever_the_batches(tiny):
     problems = load_minimath("test")[:6]
-    method = functools.partial(
-        self_refine, scorer=heuristic_score, temperature=1.0, revision_temperature=0.7, rounds=2
-    )
+    method = functools.partial(self_refine, scorer=heuristic_score, temperature=1.0, revision_temperature=0.7, rounds=2)
     run = functools.partial(evaluate, *tiny, problems, prompt="cot", method=method, max_new_tokens=LIMIT)
     texts = [[record["text"] for record in run(batch_size=size).records] for size in (6, 1)]
     assert texts[0] == texts[1]

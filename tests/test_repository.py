@@ -136,12 +136,8 @@ def test_requirements_are_pinned_and_torch_is_the_tested_one():
 
 def test_ranges_of_pyproject_allow_the_pins():
     """A dependency of the package that the requirements do not pin would be untested."""
-    ranges = re.findall(
-        r'^    "([\w-]+)[><=]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    pins = "".join(
-        (ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "requirements-dev.txt")
-    )
+    ranges = re.findall(r'^    "([\w-]+)[><=]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    pins = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "requirements-dev.txt"))
     assert [name for name in ranges if not re.search(rf"^{name}==", pins, re.MULTILINE)] == []
 
 

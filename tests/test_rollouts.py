@@ -32,10 +32,7 @@ def test_the_end_token_counts_and_padding_does_not_though_they_are_the_same_id()
     """Traps G1, G2 and G4: a mask from the ids would drop the end token, or count the padding after it."""
     made = rollouts(4, 2)
     assert made.input_ids.tolist() == [[5, 5, 5, 10, 11, 12, 0], [5, 5, 5, 10, 0, 0, 0]]
-    assert made.mask.tolist() == [
-        [False, False, True, True, True, True],
-        [False, False, True, True, False, False],
-    ]
+    assert made.mask.tolist() == [[False, False, True, True, True, True], [False, False, True, True, False, False]]
     assert made.mask.sum(dim=1).tolist() == [4, 2], "lengths vary in the mask"
 
 
@@ -149,9 +146,7 @@ def test_a_reward_that_is_no_number_is_named(policy, given):
     def reward_broken(text, problem):
         return given
 
-    with pytest.raises(
-        ValueError, match=r"The reward reward_broken gave .* for .*: return a finite number"
-    ) as raised:
+    with pytest.raises(ValueError, match=r"The reward reward_broken gave .* for .*: return a finite number") as raised:
         sample_rollouts(*policy, PROBLEMS[:1], [reward_broken], GRPOConfig(**DEFAULTS), seed=0)
     assert f"gave {given!r} for" in str(raised.value)
 
@@ -160,9 +155,7 @@ def test_rewards_are_one_function_or_several(policy):
     def reward_length(text, problem):
         return len(text)
 
-    made = sample_rollouts(
-        *policy, PROBLEMS[:2], [reward_even, reward_length], GRPOConfig(**DEFAULTS), seed=0
-    )
+    made = sample_rollouts(*policy, PROBLEMS[:2], [reward_even, reward_length], GRPOConfig(**DEFAULTS), seed=0)
     assert made.rewards.shape == (2, 4, 2)
     assert made.rewards[..., 1].flatten().tolist() == [len(row.completion.text) for row in made.rows]
     assert reward_list(None) == [reward_correct]
@@ -192,8 +185,6 @@ def test_micro_batches_hold_rows_of_similar_length_and_few_tokens():
     lengths = torch.tensor([9, 2, 7, 2, 3, 50, 8, 4])
     rows = torch.tensor([0, 1, 2, 3, 4, 5, 7])
     cuts = list(micro_batches(lengths, rows, 16))
-    assert [cut.tolist() for cut in cuts] == [[1, 3, 4, 7], [2], [0], [5]], (
-        "a row that is too long stands alone"
-    )
+    assert [cut.tolist() for cut in cuts] == [[1, 3, 4, 7], [2], [0], [5]], "a row that is too long stands alone"
     assert all(len(cut) == 1 or len(cut) * int(lengths[cut].max()) <= 16 for cut in cuts)
     assert list(micro_batches(lengths, rows[:0], 16)) == []

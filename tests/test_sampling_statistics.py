@@ -31,9 +31,7 @@ SETTINGS = [
     {"temperature": 1.5, "min_p": 0.3},
     {"temperature": 1.2, "top_k": 12, "top_p": 0.9, "min_p": 0.05},
 ]
-ALARM = (
-    1e-4  # a right sampler fails one comparison in ten thousand; seeds are fixed, so it fails never or always
-)
+ALARM = 1e-4  # a right sampler fails one comparison in ten thousand; seeds are fixed, so it fails never or always
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +86,7 @@ def draws(tiny):
     def drawn(number: int) -> list[list[list[int]]]:
         if number not in known:
             groups = generate(
-                *tiny,
-                PROMPTS,
-                max_new_tokens=2,
-                num_samples=COUNT,
-                seed=11,
-                batch_size=1_000,
-                **SETTINGS[number],
+                *tiny, PROMPTS, max_new_tokens=2, num_samples=COUNT, seed=11, batch_size=1_000, **SETTINGS[number]
             )
             known[number] = [[c.token_ids for c in group] for group in groups]
         return known[number]
@@ -162,7 +154,5 @@ def test_samples_of_unequal_length_keep_their_probabilities(tiny):
     for completion in group[:40]:
         with torch.inference_mode():
             logits = model(torch.tensor([tokenizer.encode(prompt) + completion.token_ids]))[0, start - 1 : -1]
-        again = (
-            logits.log_softmax(-1).gather(-1, torch.tensor(completion.token_ids).unsqueeze(-1)).squeeze(-1)
-        )
+        again = logits.log_softmax(-1).gather(-1, torch.tensor(completion.token_ids).unsqueeze(-1)).squeeze(-1)
         torch.testing.assert_close(torch.tensor(completion.logprobs), again, atol=1e-3, rtol=0)

@@ -90,9 +90,7 @@ def test_heuristic_score_by_hand(text, finish_reason, expected):
     assert heuristic_score("any prompt", completion(text, -1.0, finish_reason=finish_reason)) == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["", "\x00=", "\\boxed{", "=" * 5000, "\n=\n" * 2000, "\\boxed{}" * 99, "🦊=", "}{"]
-)
+@pytest.mark.parametrize("text", ["", "\x00=", "\\boxed{", "=" * 5000, "\n=\n" * 2000, "\\boxed{}" * 99, "🦊=", "}{"])
 def test_scorers_take_any_text(text):
     for scorer in (heuristic_score, avg_logprob_score, sum_logprob_score):
         assert scores_of(scorer, "odd", [completion(text, -1.0)])[0] <= 3
@@ -121,9 +119,7 @@ def test_sampled_logprobs_equal_those_of_a_forward_pass(tiny, prompts, samples):
             start = tokenizer.encode(prompt)
             with torch.inference_mode():
                 logprobs = model(torch.tensor([start + sample.token_ids])).log_softmax(dim=-1)[0]
-            expected = [
-                logprobs[len(start) + i - 1, token].item() for i, token in enumerate(sample.token_ids)
-            ]
+            expected = [logprobs[len(start) + i - 1, token].item() for i, token in enumerate(sample.token_ids)]
             assert sample.logprobs == pytest.approx(expected, abs=1e-4)
             assert sum_logprob_score(prompt, sample) == pytest.approx(math.fsum(expected), abs=1e-3)
 
@@ -220,8 +216,7 @@ def test_best_of_n_is_a_method_of_evaluate_whatever_the_batches(tiny):
     problems = load_minimath("test")[:6]
     method = functools.partial(best_of_n, num_samples=2)
     first, second = (
-        evaluate(*tiny, problems, prompt="cot", method=method, max_new_tokens=LIMIT, batch_size=size)
-        for size in (6, 2)
+        evaluate(*tiny, problems, prompt="cot", method=method, max_new_tokens=LIMIT, batch_size=size) for size in (6, 2)
     )
     assert [r["text"] for r in first.records] == [r["text"] for r in second.records]
 

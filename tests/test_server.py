@@ -204,9 +204,7 @@ def test_a_problem_that_fails_is_left_for_the_next_run(server, tmp_path):
 
 def test_a_server_that_fails_always_is_left_alone(server, tmp_path):
     server.faults.extend(["refused"] * 100)
-    with pytest.raises(
-        ConnectionError, match=r"5 samples in a row failed \(status 400, top_p is unknown"
-    ) as caught:
+    with pytest.raises(ConnectionError, match=r"5 samples in a row failed \(status 400, top_p is unknown") as caught:
         ask_server(sums(60), tmp_path / "data.jsonl", teacher())
     assert KEY not in str(caught.value)
     assert len(server.requests) < 12
@@ -222,9 +220,7 @@ def test_no_server(tmp_path):
     with TeacherServer() as gone:
         url = gone.url
     start = time.perf_counter()
-    with pytest.raises(
-        ConnectionError, match=r"No server answers at http://127\.0\.0\.1:\d+/v1: start the server"
-    ):
+    with pytest.raises(ConnectionError, match=r"No server answers at http://127\.0\.0\.1:\d+/v1: start the server"):
         ask_server(sums(50), tmp_path / "data.jsonl", teacher(base_url=url, tries=60))
     assert time.perf_counter() - start < 20
 
@@ -254,14 +250,7 @@ def test_what_a_request_holds(server, tmp_path):
     """Trap S4: each sample has a seed of its own, the same in every run; without one none is sent."""
     extra = {"reasoning_effort": "low", "top_p": None}
     for name, seed in (("a", 1), ("b", 1), ("c", None)):
-        ask_server(
-            sums(2),
-            tmp_path / f"{name}.jsonl",
-            teacher(extra=extra),
-            num_samples=3,
-            seed=seed,
-            prompt="think",
-        )
+        ask_server(sums(2), tmp_path / f"{name}.jsonl", teacher(extra=extra), num_samples=3, seed=seed, prompt="think")
     seeds = [{body.get("seed") for body in server.requests[start : start + 6]} for start in (0, 6, 12)]
     assert len(seeds[0]) == 6
     assert seeds[0] == seeds[1]
@@ -304,9 +293,7 @@ def test_it_works_where_a_loop_runs(server, tmp_path):
     """As in a notebook, whose cells run inside of one."""
 
     async def notebook():
-        return ask_server(sums(2), tmp_path / "data.jsonl", teacher()).kept, len(
-            ask_all(teacher(), ["Compute 1+1."])
-        )
+        return ask_server(sums(2), tmp_path / "data.jsonl", teacher()).kept, len(ask_all(teacher(), ["Compute 1+1."]))
 
     assert asyncio.run(notebook()) == (2, 1)
 
@@ -366,17 +353,7 @@ def test_killed_and_resumed(server, tmp_path, capfd):
     problems.write_text("".join(json.dumps(problem) + "\n" for problem in sums(8)), encoding="utf-8")
     server.wrong = {"Compute 3+1."}
     server.answers_left = 6
-    command = [
-        str(path),
-        "--server",
-        "oracle",
-        "--problems",
-        str(problems),
-        "--samples",
-        "2",
-        "--concurrency",
-        "2",
-    ]
+    command = [str(path), "--server", "oracle", "--problems", str(problems), "--samples", "2", "--concurrency", "2"]
     process = subprocess.Popen([sys.executable, "-m", "appendix.h_teacher", *command], env=os.environ)
     try:
         assert server.held.acquire(timeout=60)
@@ -438,8 +415,7 @@ def test_what_may_pass_is_tried_again(stub):
 
 
 @pytest.mark.parametrize(
-    ("faults", "message"),
-    [(["key"], "OPENAI_API_KEY"), (["broken"] * 2, "status 500"), (["refused"], "status 400")],
+    ("faults", "message"), [(["key"], "OPENAI_API_KEY"), (["broken"] * 2, "status 500"), (["refused"], "status 400")]
 )
 def test_what_does_not_pass_is_said(stub, faults, message):
     stub.faults.extend(faults)

@@ -18,11 +18,7 @@ CONFIGS = [GRPOConfig, DistillConfig]
 @pytest.mark.parametrize("make", CONFIGS)
 def test_paths_and_numbers_of_numpy_become_plain_values(make):
     config = make(
-        out=Path("runs") / "one",
-        seed=np.int64(1),
-        learning_rate=np.float32(0.5),
-        steps=3.0,
-        lora_rank=np.float64(2),
+        out=Path("runs") / "one", seed=np.int64(1), learning_rate=np.float32(0.5), steps=3.0, lora_rank=np.float64(2)
     )
     assert (config.out, config.seed, config.learning_rate, config.steps) == (str(Path("runs/one")), 1, 0.5, 3)
     assert [type(getattr(config, name)) for name in ("steps", "seed", "lora_rank")] == [int] * 3

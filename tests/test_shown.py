@@ -158,10 +158,7 @@ def test_what_is_announced_must_be_shown_later(repository, monkeypatch):
 
 def test_the_first_chapter_is_a_preview(repository):
     (repository / "ch01").mkdir()
-    assert (
-        shown.not_shown(write(repository, "ch01/ch01_main.ipynb", "from shared import double"), repository)
-        == []
-    )
+    assert shown.not_shown(write(repository, "ch01/ch01_main.ipynb", "from shared import double"), repository) == []
 
 
 def test_lines_are_counted_without_docstrings_and_only_where_they_are_shown(repository):
@@ -212,10 +209,7 @@ def test_a_change_in_shared_alone_is_found(course, file, old, new, name):
     path.write_text(text.replace(whole, whole.replace(old, new, 1)), encoding="utf-8")
     try:
         after = [
-            problem
-            for each in showing
-            for problem in sync.differences(each, course)
-            if problem not in before[each]
+            problem for each in showing for problem in sync.differences(each, course) if problem not in before[each]
         ]
     finally:
         path.write_text(text, encoding="utf-8")
@@ -238,9 +232,7 @@ def test_a_change_in_shared_alone_is_found(course, file, old, new, name):
 )
 def test_constants_are_compared_in_tagged_cells(repository, source, tagged, problems):
     path = write(repository, PATH, (source,) if tagged else source)
-    assert sync.differences(path, repository) == [
-        f"ch02_main.ipynb: code cell 1: {each}" for each in problems
-    ]
+    assert sync.differences(path, repository) == [f"ch02_main.ipynb: code cell 1: {each}" for each in problems]
 
 
 def test_a_constant_is_mended(repository):
@@ -250,9 +242,7 @@ def test_a_constant_is_mended(repository):
 
 
 def test_an_appendix_shows_the_modules_beside_it_and_a_chapter_does_not(repository):
-    (repository / "appendix" / "d_estimates.py").write_text(
-        "def triple(x):\n    return 3 * x\n", encoding="utf-8"
-    )
+    (repository / "appendix" / "d_estimates.py").write_text("def triple(x):\n    return 3 * x\n", encoding="utf-8")
     same, other = ("def triple(x):\n    return 3 * x",), ("def triple(x):\n    return x * 3",)
     path = write(repository, "appendix/D_other_models.ipynb", same)
     assert sync.differences(path, repository) == []

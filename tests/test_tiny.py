@@ -118,12 +118,7 @@ def test_values_are_written_as_maths(value, inside, boxed):
 
 
 def test_polynomials_are_written_without_idle_ones_and_zeros():
-    assert [polynomial(c) for c in ((1, -2, 3), (-1, 0, 1), (0, 0, 0), (2, 1))] == [
-        "x^2-2x+3",
-        "-x^2+1",
-        "0",
-        "2x+1",
-    ]
+    assert [polynomial(c) for c in ((1, -2, 3), (-1, 0, 1), (0, 0, 0), (2, 1))] == ["x^2-2x+3", "-x^2+1", "0", "2x+1"]
 
 
 # --- documents ------------------------------------------------------------------------------------------------
@@ -221,10 +216,7 @@ def test_the_mixed_phase_keeps_each_habit():
 
 def test_words_are_whole_and_digits_alone_in_the_tokenizer():
     tokenizer = Tokenizer(pretrain.train_tokenizer(seed=0, documents=2000))
-    pieces = [
-        tokenizer.decode([i])
-        for i in tokenizer.encode(" Compute 1234.\nThe answer is \\boxed{\\frac{1}{2}}.")
-    ]
+    pieces = [tokenizer.decode([i]) for i in tokenizer.encode(" Compute 1234.\nThe answer is \\boxed{\\frac{1}{2}}.")]
     assert pieces[:7] == [" Compute", " ", "1", "2", "3", "4", "."]
     assert "\\boxed{" in pieces
     assert "\\frac{" in pieces
@@ -233,13 +225,7 @@ def test_words_are_whole_and_digits_alone_in_the_tokenizer():
 
 
 SMALL = replace(
-    pretrain.TINY_CONFIG,
-    hidden_size=32,
-    intermediate_size=64,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=16,
+    pretrain.TINY_CONFIG, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16
 )
 
 

@@ -37,11 +37,7 @@ CHATS = {
 }
 TOOL = {
     "type": "function",
-    "function": {
-        "name": "add",
-        "description": "a < b & 'c'",
-        "parameters": {"type": "object", "properties": {}},
-    },
+    "function": {"name": "add", "description": "a < b & 'c'", "parameters": {"type": "object", "properties": {}}},
 }
 
 
@@ -103,9 +99,7 @@ def test_qwen3_chat_template(qwen3, chat, thinking):
     _, ours, theirs = qwen3
     switch = {} if thinking is None else {"enable_thinking": thinking}
     for prompt in (True, False):
-        expected = theirs.apply_chat_template(
-            CHATS[chat], tokenize=False, add_generation_prompt=prompt, **switch
-        )
+        expected = theirs.apply_chat_template(CHATS[chat], tokenize=False, add_generation_prompt=prompt, **switch)
         assert ours.apply_chat_template(CHATS[chat], prompt, thinking) == expected
     default = ours.apply_chat_template(CHATS[chat], enable_thinking=thinking)
     assert default.endswith("<think>\n\n</think>\n\n" if thinking is False else "<|im_start|>assistant\n")
@@ -135,9 +129,7 @@ def test_think_tags_stay_visible_and_special_tokens_do_not():
     assert tokenizer.decode(ids, skip_special_tokens=False) == "<think>yes</think>no<|im_end|><|endoftext|>"
     backend = small_backend()
     backend.add_special_tokens(["<think>", "</think>"])
-    assert Tokenizer(backend).decode(ids) == "<think>yes</think>no", (
-        "also where a file calls the tags special"
-    )
+    assert Tokenizer(backend).decode(ids) == "<think>yes</think>no", "also where a file calls the tags special"
 
 
 def test_special_tokens_and_their_ids():

@@ -54,9 +54,7 @@ def problems(repository, notebook):
 def test_setup_cell_is_short_and_prints_nothing_locally(repository):
     assert len(setup_cell().splitlines()) <= 10
     script = setup_cell() + "\nimport shared\nassert shared.double(2) == 4"
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=repository / "ch02", capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=repository / "ch02", capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
@@ -154,9 +152,7 @@ def test_two_at_a_time_and_a_failure_leaves_the_others_written(repository, tmp_p
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone there")
 def test_interrupted_in_words_and_soon(root, tmp_path):
     slow, touched = tmp_path / "slow.ipynb", tmp_path / "begun"
-    write_notebook(
-        make_notebook([("code", f"open({str(touched)!r}, 'w'); import time; time.sleep(300)")]), slow
-    )
+    write_notebook(make_notebook([("code", f"open({str(touched)!r}, 'w'); import time; time.sleep(300)")]), slow)
     command = [sys.executable, "-m", "tools.notebooks", "execute", str(slow)]
     process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
     try:
@@ -215,9 +211,7 @@ def test_what_a_reader_types_chooses_the_notebooks(repository):
 def test_a_damaged_notebook_is_named(repository):
     path = repository / "ch02" / "ch02_main.ipynb"
     path.write_text('{"cells": [', encoding="utf-8")
-    with pytest.raises(
-        NotebookError, match=r"ch02_main\.ipynb is no whole notebook: restore it with git checkout"
-    ):
+    with pytest.raises(NotebookError, match=r"ch02_main\.ipynb is no whole notebook: restore it with git checkout"):
         read_notebook(path)
 
 
@@ -361,9 +355,7 @@ def test_docstrings_are_cut_to_their_first_line():
     short = sync.short_source(source)
     assert '"""One."""' in short
     assert "Two" not in short
-    assert sync.without_docstrings(sync.definitions(short)[0]) == sync.without_docstrings(
-        sync.definitions(source)[0]
-    )
+    assert sync.without_docstrings(sync.definitions(short)[0]) == sync.without_docstrings(sync.definitions(source)[0])
 
 
 # -------------------------------------------------------------------------------------- notebooks under pytest
@@ -475,12 +467,7 @@ def test_a_notebook_runs_again_after_any_change(repository, memory, monkeypatch,
 
 # --------------------------------------------------------------------------------------- seconds and their shards
 
-TAKEN = {
-    "tests/test_a.py": 1.0,
-    "ch08/ch08_main.ipynb": 300.0,
-    "tests/test_b.py": 40.0,
-    "tests/test_c.py": 38.0,
-}
+TAKEN = {"tests/test_a.py": 1.0, "ch08/ch08_main.ipynb": 300.0, "tests/test_b.py": 40.0, "tests/test_c.py": 38.0}
 
 
 def collected(*files):

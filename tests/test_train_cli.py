@@ -104,8 +104,7 @@ def test_ctrl_c_has_an_exit_status_of_its_own(folder, capsys, monkeypatch):
     monkeypatch.setattr(Trainer, "one_step", interrupted)
     assert run("--out=out") == 130
     assert (
-        "stopped after step 1 of 3 and saved in out/step-000001: run the same again to go on"
-        in capsys.readouterr().out
+        "stopped after step 1 of 3 and saved in out/step-000001: run the same again to go on" in capsys.readouterr().out
     )
     assert json.loads((folder / "out" / "step-000001" / "training_state.json").read_text())["step"] == 1
 
@@ -120,13 +119,7 @@ def test_unknown_choices_are_refused(option, capsys):
 
 # --- distill ------------------------------------------------------------------------------------------------
 
-SMALL = [
-    "--batch-size=4",
-    "--learning-rate=1e-2",
-    "--max-new-tokens=8",
-    "--prompt-style=direct",
-    "--save-every=2",
-]
+SMALL = ["--batch-size=4", "--learning-rate=1e-2", "--max-new-tokens=8", "--prompt-style=direct", "--save-every=2"]
 
 
 def distill(*options: str) -> int:

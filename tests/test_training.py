@@ -116,9 +116,7 @@ def test_starting_anew_removes_the_old_run(tmp_path):
 
 def test_other_settings_make_another_run(tmp_path):
     make(out=str(tmp_path), steps=2).train()
-    with pytest.raises(
-        ValueError, match=r"other settings \(learning_rate 0.01, not 0.5\): give those, name another"
-    ):
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate 0.01, not 0.5\): give those, name another"):
         make(out=str(tmp_path), learning_rate=0.5).train()
     make(out=str(tmp_path), save_every=3, eval_every=1).train()
 
@@ -140,8 +138,7 @@ def test_a_damaged_checkpoint_is_named_with_the_older_one_to_go_on_from(tmp_path
     newest = tmp_path / "step-000005" / name
     newest.write_bytes(newest.read_bytes()[:20])
     with pytest.raises(
-        ValueError,
-        match=r"To go on from step-000004, delete the folder .*step-000005, which cannot be read\.$",
+        ValueError, match=r"To go on from step-000004, delete the folder .*step-000005, which cannot be read\.$"
     ):
         make(**out).train()
     shutil.rmtree(newest.parent)
@@ -171,9 +168,7 @@ def test_a_model_of_another_shape_makes_another_run(tmp_path):
     model.blocks = model.blocks[:1]
     model.config = replace(model.config, num_layers=1)
     other = NextToken(model, tokenizer, Settings(out=str(tmp_path)), progress=False)
-    with pytest.raises(
-        ValueError, match="trains a model of another shape: load that one, or name another folder"
-    ):
+    with pytest.raises(ValueError, match="trains a model of another shape: load that one, or name another folder"):
         other.train()
 
 
@@ -250,9 +245,7 @@ def test_several_bad_steps_in_a_row_stop_training(tmp_path):
         spoil = frozenset({1, 3, 4, 5})
 
     trainer = make(kind=Spoilt, out=str(tmp_path), save_every=1)
-    with pytest.raises(
-        TrainingStopped, match=r"3 steps in a row, before step 6: .*checkpoint is .*step-000005"
-    ):
+    with pytest.raises(TrainingStopped, match=r"3 steps in a row, before step 6: .*checkpoint is .*step-000005"):
         trainer.train()
     with pytest.raises(TrainingStopped, match="nothing was saved, since out is not set"):
         make(kind=Spoilt).train()
@@ -264,9 +257,7 @@ def test_gradients_are_clipped_to_the_length_asked_for():
     before = small_policy()[0]
     trainer = make(steps=1, grad_clip=1e-9, warmup=0, weight_decay=0.0, learning_rate=1.0)
     assert trainer.train()[0]["grad_norm"] > 0.1, "the length before clipping is shown"
-    moved = max(
-        (a - b).abs().max() for a, b in zip(trainer.model.parameters(), before.parameters(), strict=True)
-    )
+    moved = max((a - b).abs().max() for a, b in zip(trainer.model.parameters(), before.parameters(), strict=True))
     assert moved < 0.2, "AdamW's eps is larger than such a gradient"
 
 
@@ -332,9 +323,7 @@ def interrupt_after(step, times=1):
 @pytest.mark.skipif(os.name == "nt", reason="Windows delivers no such signal to oneself")
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys):
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(
-        KeyboardInterrupt, match=r"stopped after step 3 of 6 and saved in .*step-000003: run the same"
-    ):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 3 of 6 and saved in .*step-000003: run the same"):
         make(interrupt_after(3), out=str(tmp_path)).train()
     assert "Stopping after this step" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is handler

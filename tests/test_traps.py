@@ -37,12 +37,7 @@ def test_a_trap_names_tests_that_are_there_and_cite_it(number):
 
 @pytest.mark.parametrize("folder", ["shared", "appendix", "benchmarks", "tests", "tools"])
 def test_a_cited_trap_is_on_the_list(folder):
-    found = {
-        number
-        for path in (ROOT / folder).rglob("*.py")
-        for _, text in docstrings(path)
-        for number in cited(text)
-    }
+    found = {number for path in (ROOT / folder).rglob("*.py") for _, text in docstrings(path) for number in cited(text)}
     assert found <= set(PARAGRAPHS)
     assert found or folder != "tests"
 

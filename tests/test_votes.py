@@ -172,9 +172,7 @@ LETTERS = ["1", "2", "3", None]
 @pytest.mark.parametrize("total", [1, 2, 3, 4, 5])
 def test_decided_is_exact(total):
     """Against all that may still come: decided if and only if every continuation has the same winner."""
-    continuations = {
-        n: list(itertools.product(["1", "2", "3", "9", None], repeat=n)) for n in range(total + 1)
-    }
+    continuations = {n: list(itertools.product(["1", "2", "3", "9", None], repeat=n)) for n in range(total + 1)}
     for count in range(total + 1):
         for drawn in itertools.product(LETTERS, repeat=count):
             winners = {majority_vote(drawn + rest) for rest in continuations[total - count]}
@@ -303,8 +301,7 @@ def test_voting_beats_a_single_sample(tiny):
     pool = draw_samples(*tiny, prompts, num_samples=8, temperature=0.7, max_new_tokens=200, seed=0)
     answers = [vote(group).details["answers"] for group in pool]
     accuracy = {
-        k: sum(majority_at_k(a, p["answer"], k) for a, p in zip(answers, problems, strict=True))
-        / len(problems)
+        k: sum(majority_at_k(a, p["answer"], k) for a, p in zip(answers, problems, strict=True)) / len(problems)
         for k in (1, 8)
     }
     assert accuracy[8] > accuracy[1] + 0.1
@@ -393,8 +390,7 @@ def test_self_consistency_on_a_real_model():
     model, tokenizer = load_model("smollm2-135m", device="cpu")
     questions = ["What is 2 + 3?", "What is 10 - 4?"]
     chats = [
-        tokenizer.apply_chat_template([{"role": "user", "content": f"{q} Answer in \\boxed{{}}."}])
-        for q in questions
+        tokenizer.apply_chat_template([{"role": "user", "content": f"{q} Answer in \\boxed{{}}."}]) for q in questions
     ]
     settings = {"num_samples": 3, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 24, "seed": 0}
     whole = self_consistency(model, tokenizer, chats, **settings)
@@ -405,6 +401,4 @@ def test_self_consistency_on_a_real_model():
         assert answer.tokens == sum(answer.details["sample_tokens"]) > 3
         assert answer.text
     samples = generate(model, tokenizer, chats, **{**settings, "num_samples": 3})
-    assert [[len(c.token_ids) for c in group] for group in samples] == [
-        a.details["sample_tokens"] for a in whole
-    ]
+    assert [[len(c.token_ids) for c in group] for group in samples] == [a.details["sample_tokens"] for a in whole]

@@ -51,10 +51,7 @@ def execute_all(paths: Sequence[Path], destination: Path | None = None, jobs: in
         target.parent.mkdir(parents=True, exist_ok=True)
         write_notebook(clean(notebook), target)
 
-    with (
-        tqdm(total=total, unit="cell", file=sys.stderr, dynamic_ncols=True) as bar,
-        ThreadPoolExecutor(jobs) as pool,
-    ):
+    with tqdm(total=total, unit="cell", file=sys.stderr, dynamic_ncols=True) as bar, ThreadPoolExecutor(jobs) as pool:
         running = [pool.submit(work, path) for path in paths]
         try:
             for done in as_completed(running):
@@ -90,13 +87,9 @@ def execute(client: NotebookClient, path: Path, environment: dict[str, str]) -> 
     try:
         client.execute(env=environment)
     except CellExecutionError as error:
-        raise NotebookError(
-            f"{path}: {failed_cell(client.nb)} failed with {error.ename}: {error.evalue}"
-        ) from error
+        raise NotebookError(f"{path}: {failed_cell(client.nb)} failed with {error.ename}: {error.evalue}") from error
     except CellTimeoutError as error:
-        raise NotebookError(
-            f"{path.name}: a cell ran longer than {CELL_TIMEOUT} s: make it smaller."
-        ) from error
+        raise NotebookError(f"{path.name}: a cell ran longer than {CELL_TIMEOUT} s: make it smaller.") from error
     except DeadKernelError as error:
         raise NotebookError(
             f"{path}: the kernel died, most likely for lack of memory: close other programs."

@@ -125,9 +125,7 @@ def parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(action=action)
         if name == "run":
-            command.add_argument(
-                "--in-place", action="store_true", help="write the outputs into the notebooks"
-            )
+            command.add_argument("--in-place", action="store_true", help="write the outputs into the notebooks")
             command.add_argument(
                 "--jobs",
                 type=int,
@@ -135,9 +133,7 @@ def parser() -> argparse.ArgumentParser:
                 help="how many at a time, begun in order (default 2); 1 for timings that nothing disturbs",
             )
         if name == "sync":
-            command.add_argument(
-                "--write", action="store_true", help="replace the cells' code by that of shared/"
-            )
+            command.add_argument("--write", action="store_true", help="replace the cells' code by that of shared/")
     return main_parser
 
 

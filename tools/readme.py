@@ -50,9 +50,7 @@ def heading(root: Path, path: str) -> str:
     file = root / path
     if not file.exists():
         return file.stem.removesuffix("_main").partition("_")[2].replace("_", " ").capitalize()
-    text = (
-        read_notebook(file).cells[0].source if file.suffix == ".ipynb" else file.read_text(encoding="utf-8")
-    )
+    text = read_notebook(file).cells[0].source if file.suffix == ".ipynb" else file.read_text(encoding="utf-8")
     first = text.partition("\n")[0].removeprefix("# ")
     return first.partition(": ")[2] or first
 
@@ -60,10 +58,7 @@ def heading(root: Path, path: str) -> str:
 def chapter_row(root: Path, name: str, content: str) -> str:
     """One chapter's row."""
     main = f"{name}/{name}_main.ipynb"
-    extras = [
-        ("exercises", f"{name}/{name}_exercises.ipynb"),
-        ("solutions", f"{name}/{name}_solutions.ipynb"),
-    ]
+    extras = [("exercises", f"{name}/{name}_exercises.ipynb"), ("solutions", f"{name}/{name}_solutions.ipynb")]
     exercises = ", ".join(link(root, text, path) for text, path in extras if (root / path).exists())
     number = int(name.removeprefix("ch"))
     read = link(root, "read", main)
@@ -96,14 +91,10 @@ def with_table(text: str, root: Path = ROOT) -> str:
 def write_or_check(path: Path, new: str, module: str, description: str | None) -> int:
     """The command line of a generated text: write it, or with --check only compare. Returns the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 if it is out of date"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if it is out of date")
     if parser.parse_args().check:
         current = path.exists() and path.read_text(encoding="utf-8") == new
-        print(
-            f"{path.name} is up to date" if current else f"{path.name} is out of date: run python -m {module}"
-        )
+        print(f"{path.name} is up to date" if current else f"{path.name} is out of date: run python -m {module}")
         return int(not current)
     path.write_text(new, encoding="utf-8", newline="\n")
     return 0

@@ -58,11 +58,7 @@ def keep_quick(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests that are marked or recorded as slow, and those that drive a browser."""
     slow = recorded("slow")
     marks = ("slow", "browser")
-    quick = {
-        item.nodeid
-        for item in items
-        if item.nodeid not in slow and not any(map(item.get_closest_marker, marks))
-    }
+    quick = {item.nodeid for item in items if item.nodeid not in slow and not any(map(item.get_closest_marker, marks))}
     keep(config, items, quick)
 
 
@@ -90,9 +86,7 @@ class Recorder:
     def pytest_sessionfinish(self) -> None:
         """Write both lists, the longest first."""
         lists = {"files": self.files, "slow": self.slow}
-        longest = {
-            name: sorted(each.items(), key=lambda pair: (-pair[1], pair[0])) for name, each in lists.items()
-        }
+        longest = {name: sorted(each.items(), key=lambda pair: (-pair[1], pair[0])) for name, each in lists.items()}
         rounded = {name: {key: round(value, 1) for key, value in pairs} for name, pairs in longest.items()}
         text = json.dumps(rounded, indent=1, ensure_ascii=False)
         self.path.write_text(text + "\n", encoding="utf-8", newline="\n")

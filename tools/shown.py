@@ -96,13 +96,9 @@ def uses(path: Path, root: Path = ROOT) -> Iterator[Use]:
                     else:
                         modules[each.asname or each.name] = module
             elif isinstance(node, ast.Import):
-                modules |= {
-                    each.asname: each.name for each in node.names if each.asname and of_shared(each.name)
-                }
+                modules |= {each.asname: each.name for each in node.names if each.asname and of_shared(each.name)}
         for node in ast.walk(tree):
-            called = (
-                node.value.id if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
-            )
+            called = node.value.id if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
             if called in modules:
                 yield Use(number, *defined(modules[called], node.attr, root))
 

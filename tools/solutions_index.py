@@ -46,9 +46,7 @@ def exercises(path: Path) -> list[Exercise]:
         raise ValueError(f'{path.name}: exercise {missing[0]} has no line check("{missing[0]}", ...).')
     untitled = sorted(set(checked) - {number for number, _ in titles})
     if untitled:
-        raise ValueError(
-            f"{path.name}: exercise {untitled[0]} has no heading ## Exercise {untitled[0]}: Title."
-        )
+        raise ValueError(f"{path.name}: exercise {untitled[0]} has no heading ## Exercise {untitled[0]}: Title.")
     return [Exercise(number, title, checked[number]) for number, title in titles]
 
 

@@ -23,13 +23,7 @@ from tools.cells import (
 EXACT_SHARE = 0.75
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|content|mnt|private)/|\b[A-Za-z]:\\")
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
-FORBIDDEN_TAGS = {
-    "nbval-skip",
-    "nbval-raises-exception",
-    "raises-exception",
-    "skip-execution",
-    "NBVAL_IGNORE_OUTPUT",
-}
+FORBIDDEN_TAGS = {"nbval-skip", "nbval-raises-exception", "raises-exception", "skip-execution", "NBVAL_IGNORE_OUTPUT"}
 
 
 def notebook_problems(path: Path, root: Path = ROOT) -> list[str]:
@@ -69,13 +63,9 @@ def comparison_problems(notebook: nbformat.NotebookNode) -> list[str]:
     for number, cell in enumerate(cells, start=1):
         if not valid_python(cell.source):
             problems.append(f"code cell {number} is not plain Python (no % or ! lines)")
-        forbidden = FORBIDDEN_TAGS & set(tags(cell)) | {
-            tag for tag in FORBIDDEN_TAGS if f"# {tag}" in cell.source
-        }
+        forbidden = FORBIDDEN_TAGS & set(tags(cell)) | {tag for tag in FORBIDDEN_TAGS if f"# {tag}" in cell.source}
         if forbidden:
-            problems.append(
-                f"code cell {number} has {sorted(forbidden)}: only the tag {IGNORE_TAG} is allowed"
-            )
+            problems.append(f"code cell {number} has {sorted(forbidden)}: only the tag {IGNORE_TAG} is allowed")
         if IGNORE_TAG in tags(cell) and not (number < len(cells) and asserts(cells[number])):
             problems.append(f"code cell {number} is not compared, and the next code cell asserts nothing")
     printing = [cell for cell in cells if cell.outputs]
@@ -118,9 +108,7 @@ def output_text(cell: nbformat.NotebookNode) -> str:
     parts = []
     for output in cell.outputs:
         parts.append(output.get("text", ""))
-        parts += [
-            str(value) for mime, value in output.get("data", {}).items() if not mime.startswith("image/png")
-        ]
+        parts += [str(value) for mime, value in output.get("data", {}).items() if not mime.startswith("image/png")]
     return "\n".join(parts)
 
 
@@ -135,6 +123,4 @@ def valid_python(source: str) -> bool:
 
 def asserts(cell: nbformat.NotebookNode) -> bool:
     """Whether a code cell holds an assert statement."""
-    return valid_python(cell.source) and any(
-        isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cell.source))
-    )
+    return valid_python(cell.source) and any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cell.source)))

@@ -41,9 +41,7 @@ def surroundings(root: Path) -> bytes:
     digest.update(repr([os.environ.get(name) for name in VARIABLES]).encode())
     for path in (path for pattern in FILES for path in sorted(root.glob(pattern))):
         if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(
-                path.relative_to(root).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest()
-            )
+            digest.update(path.relative_to(root).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.digest()
 
 
@@ -96,6 +94,4 @@ class PassedNotebooks:
         """Say which notebooks were not run."""
         if self.left_out:
             names = ", ".join(self.left_out)
-            terminalreporter.write_line(
-                f"Unchanged since all cells passed, not run again without --fresh: {names}"
-            )
+            terminalreporter.write_line(f"Unchanged since all cells passed, not run again without --fresh: {names}")

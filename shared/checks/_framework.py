@@ -44,9 +44,7 @@ class SolutionError(Exception):
 _exercises: dict[str, Exercise] = {}
 
 
-def register(
-    number: str, *, title: str, hint: str, may_return_none: bool = False
-) -> Callable[[Callable], Callable]:
+def register(number: str, *, title: str, hint: str, may_return_none: bool = False) -> Callable[[Callable], Callable]:
     """Decorator that makes a function the check of exercise `number`, such as "2.1".
 
     The function takes the solution, raises Mismatch (mostly through `expect`) when it is wrong, and may
@@ -58,9 +56,7 @@ def register(
     def add(function: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
         other = _exercises.get(number)
         if other is not None and source_of(other.run) != source_of(function):
-            raise ValueError(
-                f"Exercise {number} has a check already, {other.run.__qualname__}: use another number."
-            )
+            raise ValueError(f"Exercise {number} has a check already, {other.run.__qualname__}: use another number.")
         _exercises[number] = Exercise(number, title, hint, function, may_return_none)
         return function
 
@@ -80,11 +76,7 @@ def registered(chapter: str) -> list[str]:
 
 def load_chapter(chapter: str) -> None:
     """Import the module with a chapter's checks; a chapter without one has no checks."""
-    module = (
-        f"shared.checks.ch{int(chapter):02d}"
-        if chapter.isdigit()
-        else f"shared.checks.appendix_{chapter.lower()}"
-    )
+    module = f"shared.checks.ch{int(chapter):02d}" if chapter.isdigit() else f"shared.checks.appendix_{chapter.lower()}"
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -109,14 +101,10 @@ def outcome(number: str, solution: Any) -> Outcome:
     except NotStarted as error:
         return Outcome(False, f"✗ {number}: not solved yet: {error}", started=False)
     except NotImplementedError:
-        return Outcome(
-            False, f"✗ {number}: not solved yet: NotImplementedError is still raised", started=False
-        )
+        return Outcome(False, f"✗ {number}: not solved yet: NotImplementedError is still raised", started=False)
     except (Mismatch, SolutionError) as error:
         return Outcome(False, f"✗ {number}: {error}; hint: {exercise.hint}")
-    except (
-        Exception
-    ) as error:  # a result of a form that the check did not foresee must not end in a traceback
+    except Exception as error:  # a result of a form that the check did not foresee must not end in a traceback
         problem = f"the result has another form than expected ({described(error)})"
         return Outcome(False, f"✗ {number}: {problem}; hint: {exercise.hint}")
     return Outcome(True, f"✓ {number} passed: {said or exercise.title}")

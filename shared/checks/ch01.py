@@ -38,18 +38,14 @@ def word(answer: Any) -> str:
     return str(answer).strip(" .'\"").lower()
 
 
-@register(
-    "1.1", title="what reasoning means", hint="section 1.1: look at what the model writes before its answer"
-)
+@register("1.1", title="what reasoning means", hint="section 1.1: look at what the model writes before its answer")
 def check_meaning(answer):
     """The definition of section 1.1."""
     expect_right(letters(answer), "c", case="what makes a model a reasoning model in this course")
     return "it writes intermediate steps before the answer; size, facts or politeness do not make one"
 
 
-@register(
-    "1.2", title="order of the stages", hint="section 1.4: the base model comes first, reasoning joins last"
-)
+@register("1.2", title="order of the stages", hint="section 1.4: the base model comes first, reasoning joins last")
 def check_pipeline(answer):
     """The order of the stages, as letters."""
     text = "".join(answer) if isinstance(answer, (list, tuple)) else str(answer)
@@ -86,22 +82,14 @@ def check_greedy(answer):
     return "the likeliest token, every time; chapter 4 draws lots instead"
 
 
-@register(
-    "1.7",
-    title="contradiction",
-    hint="section 1.8: which set lets the checker derive a claim and its opposite?",
-)
+@register("1.7", title="contradiction", hint="section 1.8: which set lets the checker derive a claim and its opposite?")
 def check_contradiction(answer):
     """The one inconsistent set of premises."""
     expect_right(letters(answer), "c", case="the set of premises that contradict each other")
-    return (
-        "only with 'cannot fly' is there a claim and its opposite; a false premise alone is no contradiction"
-    )
+    return "only with 'cannot fly' is there a claim and its opposite; a false premise alone is no contradiction"
 
 
-@register(
-    "1.8", title="closed and open world", hint="section 1.8: what does silence mean in each of the two?"
-)
+@register("1.8", title="closed and open world", hint="section 1.8: what does silence mean in each of the two?")
 def check_worlds(answer):
     """The answers that a closed and an open world give to silence."""
     parts = answer.split(",") if isinstance(answer, str) else answer
@@ -109,9 +97,7 @@ def check_worlds(answer):
     return "a closed world takes silence for no, an open world for unknown"
 
 
-@register(
-    "1.9", title="cost of an answer", hint="section 1.9: 2 operations for each parameter and each token"
-)
+@register("1.9", title="cost of an answer", hint="section 1.9: 2 operations for each parameter and each token")
 def check_cost(answer):
     """Operations for the additional tokens."""
     case = "the additional floating-point operations"
@@ -119,11 +105,7 @@ def check_cost(answer):
     return "84 more tokens * 2 * 600 million: about 0.1 trillion operations"
 
 
-@register(
-    "1.10",
-    title="tokens for a right answer",
-    hint="section 1.9: tokens of one answer divided by its accuracy",
-)
+@register("1.10", title="tokens for a right answer", hint="section 1.9: tokens of one answer divided by its accuracy")
 def check_tokens_per_right_answer(answer):
     """Tokens of one answer divided by its accuracy."""
     case = "tokens for each right answer"

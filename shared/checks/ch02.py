@@ -24,9 +24,7 @@ def check_tokens_per_word(tokens_per_word):
     return "known words are few tokens, unknown ones many, none is refused"
 
 
-@register(
-    "2.2", title="any device", hint="ask the model: torch.tensor(..., device=model.device), in inference mode"
-)
+@register("2.2", title="any device", hint="ask the model: torch.tensor(..., device=model.device), in inference mode")
 def check_next_token_logits(next_token_logits):
     """Run on the CPU, and on a stand-in whose device no tensor reaches by chance."""
     model, tokenizer = load_model("tiny-random")
@@ -67,9 +65,7 @@ class _ModelElsewhere:
 
     def __call__(self, input_ids, cache=None, attention_mask=None):
         self.seen = input_ids.device.type
-        return torch.zeros(
-            *input_ids.shape, self.vocab_size
-        )  # so that a result can be moved to the processor
+        return torch.zeros(*input_ids.shape, self.vocab_size)  # so that a result can be moved to the processor
 
 
 @register("2.3", title="stop sequence", hint="decode all new tokens at each step; cut before `stop`")
@@ -85,9 +81,7 @@ def check_generate_until(generate_until):
 
 
 @register(
-    "2.4",
-    title="cost of generation",
-    hint="the token at position i looks at i + 1 tokens; add up over all calls",
+    "2.4", title="cost of generation", hint="the token at position i looks at i + 1 tokens; add up over all calls"
 )
 def check_attention_pairs(attention_pairs):
     """Compare the formula with pairs counted while a model runs."""
@@ -124,19 +118,13 @@ def _count_pairs(model: CausalLM, prompt_length: int, new_tokens: int, use_cache
     return pairs
 
 
-@register(
-    "2.5", title="memory of the cache", hint="keys and values: layers x key-value heads x head size, twice"
-)
+@register("2.5", title="memory of the cache", hint="keys and values: layers x key-value heads x head size, twice")
 def check_cache_bytes(cache_bytes):
     """Compare with a real cache's storage and with Qwen3-0.6B's shape."""
     model, _ = load_model("tiny-random")
     cache = model.new_cache(batch_size=3, capacity=40)
     held = cache.stored.nbytes
-    expect(
-        cache_bytes(model.config, 40, 3, 4),
-        held,
-        case="the tiny model, 40 tokens, batch of 3, 4 bytes a number",
-    )
+    expect(cache_bytes(model.config, 40, 3, 4), held, case="the tiny model, 40 tokens, batch of 3, 4 bytes a number")
     qwen3 = SimpleNamespace(
         num_layers=28, num_heads=16, num_kv_heads=8, head_dim=128, hidden_size=1024, vocab_size=151_936
     )

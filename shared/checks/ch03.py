@@ -70,20 +70,14 @@ def _well_formed(case: object) -> bool:
     return kinds == [str, str, bool]
 
 
-@register(
-    "3.1",
-    title="test cases",
-    hint="a fault is caught by a pair on which that verifier and a teacher disagree",
-)
+@register("3.1", title="test cases", hint="a fault is caught by a pair on which that verifier and a teacher disagree")
 def check_test_cases(cases):
     """Every case must be labelled rightly; together they must tell every faulty verifier from a right one."""
     if not isinstance(cases, (list, tuple)) or not cases:
         raise Mismatch("a list of cases (prediction, gold, True or False)", cases)
     for number, case in enumerate(cases, start=1):
         if not _well_formed(case):
-            raise Mismatch(
-                "(prediction, gold, True or False), the first two of them texts", case, f"case {number}"
-            )
+            raise Mismatch("(prediction, gold, True or False), the first two of them texts", case, f"case {number}")
     if len(cases) > MOST_CASES:
         raise Mismatch(f"at most {MOST_CASES} cases", f"{len(cases)} cases")
     for prediction, gold, same in cases:
@@ -92,9 +86,7 @@ def check_test_cases(cases):
     if missed:
         caught = len(FAULTS) - len(missed)
         raise Mismatch(
-            f"all {len(FAULTS)} faults caught",
-            f"{caught} caught, not the verifier that {missed[0]}",
-            "your cases",
+            f"all {len(FAULTS)} faults caught", f"{caught} caught, not the verifier that {missed[0]}", "your cases"
         )
     return f"your {len(cases)} cases catch all {len(FAULTS)} faulty verifiers"
 
@@ -104,14 +96,10 @@ def check_test_cases(cases):
 
 def _records(lengths: list[int], verdicts: list[bool]) -> list[dict]:
     # The text is no guide to the number of tokens.
-    return [
-        {"tokens": n, "correct": v, "text": "x" * (100 - n)} for n, v in zip(lengths, verdicts, strict=True)
-    ]
+    return [{"tokens": n, "correct": v, "text": "x" * (100 - n)} for n, v in zip(lengths, verdicts, strict=True)]
 
 
-@register(
-    "3.2", title="response length", hint="average record['tokens']; an empty group has no average, so None"
-)
+@register("3.2", title="response length", hint="average record['tokens']; an empty group has no average, so None")
 def check_length_by_verdict(length_by_verdict):
     """Groups of different sizes, and groups that are empty."""
     cases = [
@@ -119,12 +107,7 @@ def check_length_by_verdict(length_by_verdict):
         ([10, 21, 30], [True, True, False], {"all": 61 / 3, "right": 15.5, "wrong": 30}, "uneven averages"),
         ([], [], {"all": None, "right": None, "wrong": None}, "no records"),
         ([10, 20], [True, True], {"all": 15, "right": 15, "wrong": None}, "two records that are both right"),
-        (
-            [30, 40, 80],
-            [False] * 3,
-            {"all": 50, "right": None, "wrong": 50},
-            "three records that are all wrong",
-        ),
+        ([30, 40, 80], [False] * 3, {"all": 50, "right": None, "wrong": 50}, "three records that are all wrong"),
     ]
     for lengths, verdicts, expected, case in cases:
         expect(length_by_verdict(_records(lengths, verdicts)), expected, case=case)
@@ -146,16 +129,10 @@ def check_balanced_set(balanced_set):
     chosen = balanced_set(problems, per_level=6, seed=0)
     if not isinstance(chosen, list) or not all(isinstance(p, dict) and "unique_id" in p for p in chosen):
         raise Mismatch("a list of problems", chosen, "per_level=6")
-    expect(
-        dict(sorted(Counter(p["level"] for p in chosen).items())),
-        dict.fromkeys(range(1, 6), 6),
-        "per_level=6",
-    )
+    expect(dict(sorted(Counter(p["level"] for p in chosen).items())), dict.fromkeys(range(1, 6), 6), "per_level=6")
     names = [p["unique_id"] for p in chosen]
     expect(len(set(names)), 30, case="the number of different problems with per_level=6")
-    expect(
-        set(names) <= {p["unique_id"] for p in problems}, True, case="all chosen problems being given ones"
-    )
+    expect(set(names) <= {p["unique_id"] for p in problems}, True, case="all chosen problems being given ones")
     expect(problems == before, True, case="the given list being unchanged")
     again = [p["unique_id"] for p in balanced_set(problems, per_level=6, seed=0)]
     expect(again == names, True, case="the same problems in the same order with the same seed")
@@ -198,11 +175,7 @@ def check_few_shot_prompt(few_shot_prompt):
     parts = [one["problem"], one["solution"], two["problem"], two["solution"], three["problem"]]
     places = [prompt.find(part) for part in parts]
     expect(-1 in places, False, case="a problem or solution missing from the prompt")
-    expect(
-        places,
-        sorted(places),
-        case="the places of example 1, its solution, example 2, its solution, the problem",
-    )
+    expect(places, sorted(places), case="the places of example 1, its solution, example 2, its solution, the problem")
     question = render_prompt(three["problem"], "cot")
     expect(prompt.endswith(question), True, case="the prompt ending with render_prompt(problem, 'cot')")
     for problem in (one, two):

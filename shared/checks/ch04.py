@@ -23,14 +23,7 @@ def _records(verdicts: dict[str, tuple[int, bool]]) -> list[dict]:
 )
 def check_gain_by_level(gain_by_level):
     """Pairs by name and not by place; problems on which both agree count for neither."""
-    before = {
-        "a": (1, True),
-        "b": (1, False),
-        "c": (1, False),
-        "d": (3, True),
-        "e": (3, False),
-        "f": (2, True),
-    }
+    before = {"a": (1, True), "b": (1, False), "c": (1, False), "d": (3, True), "e": (3, False), "f": (2, True)}
     after = {"f": (2, True), "e": (3, True), "d": (3, False), "c": (1, True), "b": (1, True), "a": (1, True)}
     expected = {1: (2, 0), 2: (0, 0), 3: (1, 1)}
     for case, first, second, wanted in (

@@ -28,9 +28,7 @@ def check_group_advantages(group_advantages):
     for rewards, advantages, right in zip(groups, got, expected, strict=True):
         expect(list(advantages), right, case=f"the group {rewards} (of three groups)", tolerance=1e-3)
     small = group_advantages([[0.001, 0.0, 0.0, 0.0]])
-    expect(
-        small, [[1.25, -1.25 / 3, -1.25 / 3, -1.25 / 3]], case="the group [0.001, 0, 0, 0]", tolerance=1e-5
-    )
+    expect(small, [[1.25, -1.25 / 3, -1.25 / 3, -1.25 / 3]], case="the group [0.001, 0, 0, 0]", tolerance=1e-5)
     for reward in (0.0, 1.0):
         expect(group_advantages([[reward] * 4]), [[0.0] * 4], case=f"four rewards of {reward}")
     _expect_value_error(group_advantages)
@@ -89,10 +87,7 @@ def check_share_without_signal(share_without_signal):
 def check_leave_one_out(leave_one_out):
     """Two groups at once, each measured against itself, and as many prompts as rollouts."""
     cases = [
-        (
-            [[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]],
-            [[1, -1 / 3, -1 / 3, -1 / 3], [2 / 3, 2 / 3, -2 / 3, -2 / 3]],
-        ),
+        ([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]], [[1, -1 / 3, -1 / 3, -1 / 3], [2 / 3, 2 / 3, -2 / 3, -2 / 3]]),
         ([[1.0, 0.0], [1.0, 1.0]], [[1.0, -1.0], [0.0, 0.0]]),
         ([[0.0, 0.5, 1.0]], [[-0.75, 0.0, 0.75]]),
     ]

@@ -74,9 +74,7 @@ def _expect_gradient(k3_mean):
     policy = torch.tensor([[0.2, 0.5, 0.0]]).log().requires_grad_()
     value = k3_mean(policy, torch.tensor([[0.6, 0.5, 0.1]]).log(), torch.tensor([[True, True, False]]))
     if not (isinstance(value, torch.Tensor) and value.requires_grad):
-        raise Mismatch(
-            "a tensor through which the gradient flows", value, "log-probabilities with a gradient"
-        )
+        raise Mismatch("a tensor through which the gradient flows", value, "log-probabilities with a gradient")
     (slope,) = torch.autograd.grad(value, policy)
     expect(
         slope,
@@ -107,8 +105,7 @@ def _needs_no_closing_tag(text: str) -> float:
 def _takes_the_box_from_the_thinking(text: str) -> float:
     before, opened, thinking, closed, _ = _parts(text)
     return float(
-        bool(opened and closed and thinking.strip() and not before.strip())
-        and extract_answer(text) is not None
+        bool(opened and closed and thinking.strip() and not before.strip()) and extract_answer(text) is not None
     )
 
 
@@ -151,9 +148,7 @@ FAULTY = {
 )
 def check_format_cases(cases):
     """Each case must be right, and each faulty reward must be caught by one of them."""
-    if not isinstance(cases, (list, tuple)) or not all(
-        isinstance(c, (list, tuple)) and len(c) == 2 for c in cases
-    ):
+    if not isinstance(cases, (list, tuple)) or not all(isinstance(c, (list, tuple)) and len(c) == 2 for c in cases):
         raise Mismatch("a list of pairs (text, expected reward)", cases)
     for text, reward in cases:
         expect(float(reward), reward_format(text, {}), case=f"the expected reward of {text!r}")
@@ -177,11 +172,7 @@ CONDITIONAL = [
 ]
 
 
-@register(
-    "7.4",
-    title="conditional format reward",
-    hint="first ask reward_correct; only if it is 1, ask reward_format",
-)
+@register("7.4", title="conditional format reward", hint="first ask reward_correct; only if it is 1, ask reward_format")
 def check_conditional_reward(conditional_reward):
     """Right and wrong, with and without the format."""
     problem = {"problem": "Compute (12+5)*7.", "answer": "119"}
@@ -238,12 +229,7 @@ def check_gdpo_advantages(gdpo_advantages):
     cases = [
         ("the two groups of section 7.7", rewards, [1.0, 1.0], [[-half, half], [-2 * half, 2 * half]]),
         ("the same with the weights 1 and 0", rewards, [1.0, 0.0], [[0.0, 0.0], [-half, half]]),
-        (
-            "the same with the weights 1 and 3",
-            rewards,
-            [1.0, 3.0],
-            [[-3 * half, 3 * half], [-4 * half, 4 * half]],
-        ),
+        ("the same with the weights 1 and 3", rewards, [1.0, 3.0], [[-3 * half, 3 * half], [-4 * half, 4 * half]]),
         (
             "one group of seven, whose first reward is always 0.1",
             torch.tensor([[[0.1, float(k)] for k in range(7)]]),

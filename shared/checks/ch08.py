@@ -62,9 +62,7 @@ def check_completion_text(completion_text):
     for form, text in cases.items():
         expect(completion_text(dict(ROW), form), text, case=f"the form {form!r}")
         expect(
-            completion_text({**ROW, "thinking": ""}, form),
-            " \\boxed{7}",
-            case=f"a row without thinking, form {form!r}",
+            completion_text({**ROW, "thinking": ""}, form), " \\boxed{7}", case=f"a row without thinking, form {form!r}"
         )
     spaced = {**ROW, "thinking": "\n2*3=6\n6+1=7\n", "content": " \\boxed{7}\n"}
     expect(completion_text(spaced, "tags"), cases["tags"], case="white space around thinking and content")
@@ -104,11 +102,7 @@ def check_reject(reject):
         if not isinstance(got, list):
             raise Mismatch("a list of rows", got, f"at most {most} a problem")
         got = sorted(got, key=lambda row: (row["problem"], row["tokens"]))
-        expect(
-            [row["content"] for row in got],
-            [row["content"] for row in kept],
-            case=f"at most {most} a problem",
-        )
+        expect([row["content"] for row in got], [row["content"] for row in kept], case=f"at most {most} a problem")
         expect(rows == given, True, case="the given rows being left as they are")
     return "right by value, finished, and the shortest of each problem"
 
@@ -159,9 +153,7 @@ def _source(name: str, kept: list[int]) -> str:
 
 
 @register(
-    "8.5",
-    title="fewer layers",
-    hint="copy.deepcopy, then choose among its blocks; config.num_layers has to follow",
+    "8.5", title="fewer layers", hint="copy.deepcopy, then choose among its blocks; config.num_layers has to follow"
 )
 def check_with_layers(with_layers):
     """Two choices of layers, compared parameter by parameter; the given model must stay as it is."""

@@ -4,6 +4,3 @@ from shared.distillation.config import DistillConfig
 from shared.distillation.examples import SFTExample, build_sft_examples, split_examples
 from shared.distillation.rows import load_rows
 from shared.distillation.trainer import DistillationTrainer, train_distillation
-
-__all__ = ["DistillConfig", "DistillationTrainer", "SFTExample", "build_sft_examples", "load_rows"]
-__all__ += ["split_examples", "train_distillation"]

@@ -15,13 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from shared.distillation import (
-    DistillationTrainer,
-    DistillConfig,
-    build_sft_examples,
-    load_rows,
-    split_examples,
-)
+from shared.distillation import DistillationTrainer, DistillConfig, build_sft_examples, load_rows, split_examples
 from shared.evaluation.data import load_problems
 from shared.formats.loading import load_model
 from shared.training.command_line import config_parser, make_config, run

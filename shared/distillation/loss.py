@@ -22,9 +22,7 @@ def sft_loss(logprobs: Tensor, mask: Tensor, tokens: int | None = None) -> Tenso
     return aggregate(-logprobs, mask, "token", tokens=tokens)
 
 
-def token_kl(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, reverse: bool = False
-) -> Tensor:
+def token_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, reverse: bool = False) -> Tensor:
     """Kullback-Leibler divergence between two next-token distributions, in nats: (..., vocab_size) each to (...).
 
     KL(teacher || student) asks the student to cover all that the teacher may say; in reverse, KL(student || teacher)
@@ -32,16 +30,12 @@ def token_kl(
     """
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}: give a positive one, 1 for the models' own.")
-    ours, theirs = (
-        (logits.float() / temperature).log_softmax(dim=-1) for logits in (student_logits, teacher_logits)
-    )
+    ours, theirs = ((logits.float() / temperature).log_softmax(dim=-1) for logits in (student_logits, teacher_logits))
     first, second = (ours, theirs) if reverse else (theirs, ours)
     return (first.exp() * (first - second)).sum(dim=-1)
 
 
-def soft_loss(
-    divergences: Tensor, mask: Tensor, temperature: float = 1.0, tokens: int | None = None
-) -> Tensor:
+def soft_loss(divergences: Tensor, mask: Tensor, temperature: float = 1.0, tokens: int | None = None) -> Tensor:
     """Distillation on the teacher's probabilities (arXiv:1503.02531): T^2 times the mean of `token_kl`.
 
     The gradient of the divergence shrinks as 1 / T^2; the factor makes up for it. With the reverse divergence, on texts

@@ -37,9 +37,7 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     return batches
 
 
-def collate(
-    examples: Sequence[SFTExample], pad_id: int, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor]:
+def collate(examples: Sequence[SFTExample], pad_id: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Token ids (rows, length), padded on the right, and the mask (rows, length - 1) of `input_ids[:, 1:]`."""
     prompts = [example.input_ids[: example.prompt_length] for example in examples]
     completions = [example.input_ids[example.prompt_length :] for example in examples]
@@ -81,9 +79,7 @@ class DistillationTrainer(Trainer):
     """
 
     shown: ClassVar = {"loss": "loss", "eval_loss": "validation", "eval_accuracy": "accuracy"}
-    free_settings: ClassVar = Trainer.free_settings - {
-        "steps"
-    }  # the learning rate falls until the last of them
+    free_settings: ClassVar = Trainer.free_settings - {"steps"}  # the learning rate falls until the last of them
 
     def __init__(
         self,

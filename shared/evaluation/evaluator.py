@@ -92,9 +92,7 @@ def ask_in_batches(
         prompts = [ask(problem["problem"]) for problem in batch]
         answers = method(model, tokenizer, prompts, max_new_tokens=max_new_tokens, seed=seed)
         if len(answers) != len(prompts):
-            raise ValueError(
-                f"The method gave {len(answers)} answers to {len(prompts)} prompts: give one each."
-            )
+            raise ValueError(f"The method gave {len(answers)} answers to {len(prompts)} prompts: give one each.")
         yield [record_of(problem, answer, fallback) for problem, answer in zip(batch, answers, strict=True)]
 
 
@@ -139,9 +137,7 @@ class EvalResult:
     def by(self, key: str) -> dict[object, "EvalResult"]:
         """The result of each group of problems with the same `key` ("level", "subject", "finish_reason"), sorted."""
         if any(key not in record for record in self.records):
-            raise ValueError(
-                f"The records have no field {key!r}: choose one of {', '.join(self.records[0])}."
-            )
+            raise ValueError(f"The records have no field {key!r}: choose one of {', '.join(self.records[0])}.")
         groups: dict[object, list[dict]] = {}
         for record in self.records:
             groups.setdefault(record[key], []).append(record)

@@ -159,9 +159,7 @@ def plot_ledger() -> "Axes":
     series = dict(zip(("yours", "reference"), zip(*pairs, strict=True), strict=True))
     points = {name: [_point(row) for row in rows] for name, rows in series.items() if any(rows)}
     labels = [_label(own or reference) for own, reference in pairs]
-    return interval_points(
-        labels, points, title="Results ledger", x_label="problems solved, %, with 95 % interval"
-    )
+    return interval_points(labels, points, title="Results ledger", x_label="problems solved, %, with 95 % interval")
 
 
 def _label(row: dict) -> str:

@@ -71,13 +71,9 @@ class PairedTest:
 def paired_test(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
     """Compare two methods by whether each was right on problem 0, 1, ...; raises ValueError if they do not pair up."""
     if len(first) != len(second) or not first:
-        raise ValueError(
-            f"{len(first)} and {len(second)} results do not pair up: evaluate both on the same problems."
-        )
+        raise ValueError(f"{len(first)} and {len(second)} results do not pair up: evaluate both on the same problems.")
     pairs = [(bool(a), bool(b)) for a, b in zip(first, second, strict=True)]
-    return PairedTest(
-        *(pairs.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False)))
-    )
+    return PairedTest(*(pairs.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False))))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -91,6 +91,4 @@ class Matrix:
     determinant: bool = False
 
 
-Form = (
-    sympy.Expr | Text | Choice | BaseNumber | Ratio | Quantity | Compound | Relation | Name | Reals | Matrix
-)
+Form = sympy.Expr | Text | Choice | BaseNumber | Ratio | Quantity | Compound | Relation | Name | Reals | Matrix

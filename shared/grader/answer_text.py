@@ -38,9 +38,7 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ",
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋ₙₖ", "0123456789+-nk")
 
 _THIN = r"(?:\{,\}|,\s*\\!|\\[,;:!]|[\u2009\u202f\u00a0]|~)"
-_TEXT_COMMANDS = (
-    r"text|textbf|textit|textrm|textnormal|textsf|mbox|hbox|mathrm|mathbf|mathit|mathsf|rm|operatorname\*?"
-)
+_TEXT_COMMANDS = r"text|textbf|textit|textrm|textnormal|textsf|mbox|hbox|mathrm|mathbf|mathit|mathsf|rm|operatorname\*?"
 _SWITCH = r"(bf|it|rm)(?![A-Za-z]|\s*\{)"  # {\bf 5} is \mathbf{5}
 _DELIMITERS = re.compile(r"\\\\|\\[()\[\]]|\$")
 _SPACING = re.compile(
@@ -128,9 +126,7 @@ def _undelimit(text: str) -> str:
 def _unspace(text: str) -> str:
     text = re.sub(r"^\s*~\s*(?=[\d.$\\-])", r"\\approx ", text)
     text = re.sub(rf"(?<=\d)\s*{_THIN}\s*(?=\d{{3}}(?!\d))", "", text)
-    text = re.sub(
-        r"(?<![\d.,/\w])(\d{1,3}(?: \d{3})+)(?![\d/]|\s*\\frac|\s*/)", lambda m: m[0].replace(" ", ""), text
-    )
+    text = re.sub(r"(?<![\d.,/\w])(\d{1,3}(?: \d{3})+)(?![\d/]|\s*\\frac|\s*/)", lambda m: m[0].replace(" ", ""), text)
     text = _SPACING.sub(lambda m: m[0] if m[0] == "\\\\" else " ", text)
     text = re.sub(
         r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))|\\(?:degree|textdegree)(?![A-Za-z])",
@@ -165,18 +161,14 @@ def _plain_numbers(text: str) -> str:
     r"""Repeating decimals (`0.\overline{3}`, `0.333...`), `60^o`, `5 million`, `USD 5`, `3 sec`, `5C2` and `U` between
     intervals, as the parser spells them."""
     text = re.sub(r"(\d{0,40})\.(\d{0,40})\\(?:overline|bar|dot|overbar)\s*\{(\d{1,40})\}", _repeating, text)
-    text = re.sub(
-        r"(\d{0,40})\.(\d{0,40}?)(\d{1,6}?)\3{2,40}(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))", _repeating, text
-    )
+    text = re.sub(r"(\d{0,40})\.(\d{0,40}?)(\d{1,6}?)\3{2,40}(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))", _repeating, text)
     text = re.sub(r"(?<=\d)(?:\s*\^\s*\{?\s*|\s*)(?:st|nd|rd|th)(?![A-Za-z])\s*\}?", " ", text)
     text = re.sub(r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![a-z]))", "° ", text)
     text = re.sub(r"(?i)\b([ap])\. ?m\b", r"\1m", text.replace("per cent", "percent"))
     text = re.sub(r"(?<=[A-Za-z]{2})\.(?=[\s,;]|$)", " ", text)
     text = re.sub(r"\b(USD|EUR|GBP)(?=\s*[\d.])", lambda match: _CURRENCIES[match[1]], text)
     text = _SECONDS.sub(r"\1second", digits_for_words(text))
-    text = re.sub(
-        r"^\s*(?:\{\s*\})?[_^]?\{?(\d{1,6})\}?\s*C\s*_?\{?(\d{1,6})\}?\s*$", r"\\binom{\1}{\2}", text
-    )
+    text = re.sub(r"^\s*(?:\{\s*\})?[_^]?\{?(\d{1,6})\}?\s*C\s*_?\{?(\d{1,6})\}?\s*$", r"\\binom{\1}{\2}", text)
     return re.sub(r"(?<=[)\]])\s*(?:U|union)\s*(?=[(\[])", r" \\cup ", text)
 
 
@@ -184,9 +176,7 @@ def _unphrase(text: str) -> str:
     """Leading "The answer is", a leading `=`, a trailing full stop; "negative" in front becomes a sign."""
     text = _PREFIX.sub("", text.strip(), count=1) if _PREFIX.match(text.strip()) else text.strip()
     text = re.sub(r"^(?:(?:exactly|only|just)\s+|=\s*(?!=))", "", text.strip())
-    text = re.sub(
-        r"^(?:the value of )?([A-Za-z]) (?:is|equals)(?: equal to)? (?=[-\d\\$(])", r"\1=", text, flags=re.I
-    )
+    text = re.sub(r"^(?:the value of )?([A-Za-z]) (?:is|equals)(?: equal to)? (?=[-\d\\$(])", r"\1=", text, flags=re.I)
     if not text.endswith("..."):
         text = re.sub(r"(?<=\S)\s*[.;,:]+\s*$", "", text)
     return re.sub(r"^(?:negative|minus)\s+", "-", text, flags=re.I)

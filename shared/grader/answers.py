@@ -31,20 +31,10 @@ from shared.grader.math_tokens import STRUCTURES, ParseError, Token, tokenize
 from shared.grader.numeric import Evaluator
 from shared.grader.units import HEDGES, UNIT_WORDS, Unit, read_unit, starts_unit
 
-_OPENING = {
-    "(": ")",
-    "[": "]",
-    "{": "}",
-    r"\{": r"\}",
-    "langle": "rangle",
-    "lfloor": "rfloor",
-    "lceil": "rceil",
-}
+_OPENING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", "langle": "rangle", "lfloor": "rfloor", "lceil": "rceil"}
 _COMPARISONS = ("=", "<", ">", "<=", ">=", "!=", "in")
 _SEPARATORS = (",", ";", "and", "or")
-_CHOICE = re.compile(
-    r"\(\s*([A-Ja-h])\s*\)|([A-J])\s*[).:]?|([a-h])\)|\(?([A-E])[).:]\s+(?!and\b|or\b)[^()]+"
-)
+_CHOICE = re.compile(r"\(\s*([A-Ja-h])\s*\)|([A-J])\s*[).:]?|([a-h])\)|\(?([A-E])[).:]\s+(?!and\b|or\b)[^()]+")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
           "twelve": 12, "sixteen": 16}  # fmt: skip
 _BASE_NUMBER = re.compile(
@@ -55,15 +45,7 @@ _FUNCTION_NAME = re.compile(
     r"[A-Za-z]+(?:_\w+)?(?:'|\^-1)?\([a-z](?:,[a-z])*\)|P\([^()]+\)" rf"|frac[A-Z]{{2,6}}|{_NAME}[:/]{_NAME}"
 )
 _ALL_REALS = {"all real numbers", "all reals", "real numbers", "all real values", "reals"}
-_NONE = {
-    "no solution",
-    "no solutions",
-    "no real solution",
-    "no real solutions",
-    "none",
-    "empty set",
-    "no roots",
-}
+_NONE = {"no solution", "no solutions", "no real solution", "no real solutions", "none", "empty set", "no roots"}
 
 
 def parse_answer(text: str) -> Form:
@@ -84,10 +66,7 @@ def parse_answer(text: str) -> Form:
     if sign and exact.strip():
         return _read_with_rounded(exact, rounded)
     tokens = _mark_membership(tokenize(text))
-    if any(
-        token.kind == "word" and token.text.casefold() in HEDGES and not token.text.isupper()
-        for token in tokens
-    ):
+    if any(token.kind == "word" and token.text.casefold() in HEDGES and not token.text.isupper() for token in tokens):
         return Text(words)
     return _read_list(tokens)
 
@@ -211,9 +190,7 @@ def _read_name(tokens: Sequence[Token]) -> Name | None:
     lengthy = any(token.kind == "var" and len(token.text) > 1 and token.text.isupper() for token in tokens)
     if not tokens or _FUNCTION_NAME.fullmatch(joined) or tokens[0].kind == "word":
         return Name(joined.casefold() if tokens and tokens[0].kind == "word" else joined)
-    if (lengthy and all(token.kind == "var" for token in tokens)) or re.fullmatch(
-        r"\([a-z](?:,[a-z])+\)", joined
-    ):
+    if (lengthy and all(token.kind == "var" for token in tokens)) or re.fullmatch(r"\([a-z](?:,[a-z])+\)", joined):
         return Name(joined)
     return None
 
@@ -244,11 +221,7 @@ def _bracketed(tokens: Sequence[Token]) -> bool:
 
 def _read_bracket(tokens: Sequence[Token]) -> Form | None:
     """A tuple, interval, set, or something in needless brackets."""
-    if (
-        not _bracketed(tokens)
-        or tokens[0].text in ("lfloor", "lceil")
-        or any(t.text == "choose" for t in tokens)
-    ):
+    if not _bracketed(tokens) or tokens[0].text in ("lfloor", "lceil") or any(t.text == "choose" for t in tokens):
         return None
     opening, closing, inside = tokens[0].text, tokens[-1].text, tokens[1:-1]
     parts, cuts = _split(inside, (",", ";"))
@@ -283,9 +256,7 @@ def _read_matrix(tokens: Sequence[Token]) -> Matrix | None:
     if start is None:
         return None
     name = re.sub(r"\\begin\{(\w+)\*?\}", r"\1", tokens[start].text)
-    if name.lstrip("pbvBV").removeprefix("small") not in ("matrix", "array") or not tokens[
-        -1
-    ].text.startswith(r"\end"):
+    if name.lstrip("pbvBV").removeprefix("small") not in ("matrix", "array") or not tokens[-1].text.startswith(r"\end"):
         raise ParseError(f"environment {name}")
     inside = list(tokens[start + 1 : -1])
     if name == "array" and inside and inside[0].text == "{":
@@ -293,8 +264,7 @@ def _read_matrix(tokens: Sequence[Token]) -> Matrix | None:
     rows = [_split(row, ("&",))[0] for row in _split(inside, ("\\\\",))[0] if row]
     factor = _factor_before(tokens[:start])
     return Matrix(
-        tuple(tuple(_scaled(_read_item(cell), factor) for cell in row) for row in rows),
-        name in ("vmatrix", "Vmatrix"),
+        tuple(tuple(_scaled(_read_item(cell), factor) for cell in row) for row in rows), name in ("vmatrix", "Vmatrix")
     )
 
 
@@ -325,10 +295,7 @@ def _read_ratio(tokens: Sequence[Token]) -> Ratio | None:
     parts, cuts = _split(tokens[:-1] if half in ("am", "pm") else tokens, (":",))
     if not cuts:
         return None
-    clock = (
-        re.fullmatch(r"\d{1,2}:[0-5]\d(?:[ap]m)?", "".join(token.text for token in tokens).casefold())
-        is not None
-    )
+    clock = re.fullmatch(r"\d{1,2}:[0-5]\d(?:[ap]m)?", "".join(token.text for token in tokens).casefold()) is not None
     return Ratio(tuple(ExpressionParser(part).parse() for part in parts), clock, half if clock else "")
 
 
@@ -342,11 +309,7 @@ def _read_quantity(tokens: Sequence[Token]) -> Form:
     value = negative(value) if minus else value
     if currency and unit:
         joined = tuple(sorted(currency.dimensions + unit.dimensions))
-        unit = (
-            currency
-            if unit.dimensions == currency.dimensions
-            else Unit(joined, mul(currency.scale, unit.scale))
-        )
+        unit = currency if unit.dimensions == currency.dimensions else Unit(joined, mul(currency.scale, unit.scale))
     unit = unit or currency
     return Quantity(value, unit) if unit else value
 
@@ -373,6 +336,4 @@ def _split_unit(tokens: list[Token]) -> tuple[list[Token], Unit | None]:
 
 def _is_letter_unit(tokens: Sequence[Token], place: int) -> bool:
     """A letter, as in `5 m`, or `KM` is a unit only behind a number that holds no letter but pi."""
-    return all(
-        token.kind in ("num", "op") or token.text in ("frac", "sqrt", "pi") for token in tokens[:place]
-    )
+    return all(token.kind in ("num", "op") or token.text in ("frac", "sqrt", "pi") for token in tokens[:place])

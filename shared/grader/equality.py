@@ -23,18 +23,7 @@ from collections.abc import Sequence
 
 import sympy
 
-from shared.grader.answer_forms import (
-    BaseNumber,
-    Choice,
-    Compound,
-    Form,
-    Matrix,
-    Name,
-    Quantity,
-    Ratio,
-    Relation,
-    Text,
-)
+from shared.grader.answer_forms import BaseNumber, Choice, Compound, Form, Matrix, Name, Quantity, Ratio, Relation, Text
 from shared.grader.math_parser import add, divide, mul, negative
 from shared.grader.numeric import Evaluator, Undecided
 from shared.grader.regions import same_region, to_region
@@ -61,15 +50,7 @@ class Comparison:
             return True
         if isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr):
             return self._expressions(first, second)
-        for rule in (
-            self._region,
-            self._relation,
-            self._plain,
-            self._ratio,
-            self._matrix,
-            self._group,
-            self._quantity,
-        ):
+        for rule in (self._region, self._relation, self._plain, self._ratio, self._matrix, self._group, self._quantity):
             for one, two in ((first, second), (second, first)):
                 verdict = rule(one, two)
                 if verdict is not None:
@@ -93,16 +74,10 @@ class Comparison:
     def _plain(self, first: Form, second: Form) -> bool | None:
         """Words, choice letters and numbers in other bases."""
         if isinstance(first, Choice):
-            names = {
-                Choice: lambda: second.letter,
-                sympy.Symbol: lambda: second.name,
-                type(sympy.E): lambda: "E",
-            }
+            names = {Choice: lambda: second.letter, sympy.Symbol: lambda: second.name, type(sympy.E): lambda: "E"}
             letter = names.get(type(second), str)()
             return letter.upper() == first.letter
-        if isinstance(first, Text) and isinstance(
-            second, sympy.Symbol
-        ):  # TRUE is read as a name, true as a word
+        if isinstance(first, Text) and isinstance(second, sympy.Symbol):  # TRUE is read as a name, true as a word
             return len(second.name) > 2 and first.words == second.name.casefold()
         if isinstance(first, Text | BaseNumber):
             return first == second
@@ -127,22 +102,14 @@ class Comparison:
             return None
         if isinstance(second, Matrix) and first.determinant == second.determinant:
             same_shape = [len(row) for row in first.rows] == [len(row) for row in second.rows]
-            return same_shape and all(
-                self._in_order(a, b) for a, b in zip(first.rows, second.rows, strict=True)
-            )
-        if (
-            isinstance(second, Compound)
-            and second.kind in ("()", "tuple")
-            and all(len(row) == 1 for row in first.rows)
-        ):
+            return same_shape and all(self._in_order(a, b) for a, b in zip(first.rows, second.rows, strict=True))
+        if isinstance(second, Compound) and second.kind in ("()", "tuple") and all(len(row) == 1 for row in first.rows):
             return self._in_order([row[0] for row in first.rows], second.items)
         return False
 
     def _region(self, first: Form, second: Form) -> bool | None:
         """Intervals and inequalities; two ordered pairs are left to the rule for groups, where ends may be symbols."""
-        pair = (
-            isinstance(first, Compound) and isinstance(second, Compound) and first.ordered and second.ordered
-        )
+        pair = isinstance(first, Compound) and isinstance(second, Compound) and first.ordered and second.ordered
         if pair or not any(isinstance(part, Relation | Compound) for part in (first, second)):
             return None
         try:
@@ -209,9 +176,7 @@ class Comparison:
         """Whether a list is one value: it has one item, or several spellings of it, as in `7/20 or 35%`."""
         if len(group.items) == 1:
             return True
-        return group.kind == "or" and all(
-            self.equal(*pair) for pair in itertools.combinations(group.items, 2)
-        )
+        return group.kind == "or" and all(self.equal(*pair) for pair in itertools.combinations(group.items, 2))
 
     def _two_groups(self, first: Compound, second: Compound) -> bool:
         if "union" in (first.kind, second.kind) or "minus" in (first.kind, second.kind):
@@ -227,13 +192,9 @@ class Comparison:
                 plain.items if ordered.kind == "[]" and len(ordered.items) > 2 else None
             )
             return (
-                values is not None
-                and ordered.kind in ("()", "tuple", "[]")
-                and self._in_order(values, ordered.items)
+                values is not None and ordered.kind in ("()", "tuple", "[]") and self._in_order(values, ordered.items)
             )
-        return self._in_any_order(
-            first.items, second.items, repetitions=not {first.kind, second.kind} <= {"set", "or"}
-        )
+        return self._in_any_order(first.items, second.items, repetitions=not {first.kind, second.kind} <= {"set", "or"})
 
     def _in_any_order(self, first: Sequence[Form], second: Sequence[Form], repetitions: bool) -> bool:
         """Whether two lists or, without `repetitions`, two sets hold the same items.
@@ -247,17 +208,14 @@ class Comparison:
             return self._match(self._distinct(first, second), self._distinct(second, first))
         if repetitions:
             counts = Counter(first), Counter(second)
-            return self._match(
-                list((counts[0] - counts[1]).elements()), list((counts[1] - counts[0]).elements())
-            )
+            return self._match(list((counts[0] - counts[1]).elements()), list((counts[1] - counts[0]).elements()))
         return self._covers(first, second) and self._covers(second, first)
 
     def _covers(self, first: Sequence[Form], second: Sequence[Form]) -> bool:
         """Whether each item of `second` is in `first`, in this spelling or another."""
         spelt_alike = set(first)
         return all(
-            item in spelt_alike or any(self.equal(item, other) for other in first)
-            for item in dict.fromkeys(second)
+            item in spelt_alike or any(self.equal(item, other) for other in first) for item in dict.fromkeys(second)
         )
 
     def _distinct(self, items: Sequence[Form], others: Sequence[Form]) -> list[Form]:
@@ -283,12 +241,7 @@ class Comparison:
         return all(self._find_partner(place, first, second, partners, set()) for place in range(len(first)))
 
     def _find_partner(
-        self,
-        place: int,
-        first: Sequence[Form],
-        second: Sequence[Form],
-        partners: dict[int, int],
-        tried: set[int],
+        self, place: int, first: Sequence[Form], second: Sequence[Form], partners: dict[int, int], tried: set[int]
     ) -> bool:
         """Pair an item of `first` with a free one of `second`, or with one whose own partner finds another."""
         for other in sorted(range(len(second)), key=partners.__contains__):
@@ -308,9 +261,7 @@ class Comparison:
             return None
         if isinstance(second, Quantity):
             if first.unit.dimensions == second.unit.dimensions:
-                return self._numbers_equal(
-                    mul(first.value, first.unit.scale), mul(second.value, second.unit.scale)
-                )
+                return self._numbers_equal(mul(first.value, first.unit.scale), mul(second.value, second.unit.scale))
             return False
         if not isinstance(second, sympy.Expr):
             return False
@@ -354,8 +305,7 @@ def _ascending(relation: Relation) -> Relation:
     if not relation.operators[0].startswith(">"):
         return relation
     flipped = [
-        operator.replace(">", "<") if ">" in operator else operator.replace("<", ">")
-        for operator in relation.operators
+        operator.replace(">", "<") if ">" in operator else operator.replace("<", ">") for operator in relation.operators
     ]
     return Relation(relation.parts[::-1], tuple(flipped[::-1]))
 
@@ -364,11 +314,7 @@ def _assigned_values(group: Compound) -> list[Form] | None:
     """The values of `x = 1, y = 2` in the order of the names; None for another list."""
     values = {}
     for item in group.items:
-        if (
-            not isinstance(item, Relation)
-            or item.operators != ("=",)
-            or not isinstance(item.parts[0], sympy.Symbol)
-        ):
+        if not isinstance(item, Relation) or item.operators != ("=",) or not isinstance(item.parts[0], sympy.Symbol):
             return None
         values[item.parts[0].name] = item.parts[1]
     return [values[name] for name in sorted(values)] if len(values) == len(group.items) else None

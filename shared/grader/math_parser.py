@@ -26,8 +26,7 @@ from shared.grader.math_tokens import CONSTANTS, FUNCTIONS, MAX_DIGITS, SETS, ST
 MAX_DEPTH = 50
 MAX_SCIENTIFIC = 400  # largest exponent in 1.2e3
 _INVERSES = {
-    name: FUNCTIONS[f"arc{name}"]
-    for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
+    name: FUNCTIONS[f"arc{name}"] for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
 }
 _FUNCTION_LETTERS = "fgFGHIP"  # f(4) is a value of f; h(4) is as likely a height times 4
 _PROPER = re.compile(r"frac(?:\{(\d+)\}|(\d))(?:\{(\d+)\}|(\d))")
@@ -258,11 +257,7 @@ class ExpressionParser:
             top = self.binary(1)
             bottom = self.binary(1) if self.accept(",") else None
             self.expect(")")
-            return (
-                mul(sympy.Symbol(name), top)
-                if bottom is None
-                else sympy.binomial(top, bottom, evaluate=False)
-            )
+            return mul(sympy.Symbol(name), top) if bottom is None else sympy.binomial(top, bottom, evaluate=False)
         if self.accept("_"):
             name += "_" + self.subscript()
         if self.accept("'"):

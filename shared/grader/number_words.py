@@ -27,9 +27,7 @@ def digits_for_words(text: str) -> str:
 
     `"twenty-one"` becomes `"21"`, `"two thirds"` `"\frac{2}{3}"`, `"5 million"` `"5 \cdot 10^{6}"`.
     """
-    text = _SCALE.sub(
-        lambda match: rf" \cdot 10^{{{_SCALES[match[1].lower()]}}} ", _LEADING.sub(_leading_digits, text)
-    )
+    text = _SCALE.sub(lambda match: rf" \cdot 10^{{{_SCALES[match[1].lower()]}}} ", _LEADING.sub(_leading_digits, text))
     return re.sub(r"(?<=\d)\s*dozen(?![A-Za-z])", r" \\cdot 12 ", text)
 
 

@@ -74,14 +74,7 @@ class Evaluator:
         if key not in self._memo:
             try:
                 self._memo[key] = self._visit(expression, index, _HIGH if high else _LOW)
-            except (
-                Undecided,
-                ZeroDivisionError,
-                ValueError,
-                OverflowError,
-                TypeError,
-                mpmath.libmp.NoConvergence,
-            ):
+            except (Undecided, ZeroDivisionError, ValueError, OverflowError, TypeError, mpmath.libmp.NoConvergence):
                 self._memo[key] = None
         if self._memo[key] is None:
             raise Undecided("no value")
@@ -112,9 +105,7 @@ class Evaluator:
             values = self._pair(first, second, index, real)
             if values is None:
                 continue
-            if not self.close(
-                *values, lambda i=index: (self.value(first, i, True), self.value(second, i, True))
-            ):
+            if not self.close(*values, lambda i=index: (self.value(first, i, True), self.value(second, i, True))):
                 return False
             if self.rounded & {first, second} and residue(first) != residue(second):
                 return False
@@ -139,9 +130,7 @@ class Evaluator:
             ratio, agreeing = quotient if ratio is None else ratio, agreeing + 1
         return agreeing >= 3 and (not positive or (is_real(ratio) and ratio.real > 0))
 
-    def _pair(
-        self, first: sympy.Expr, second: sympy.Expr, index: int, real: bool
-    ) -> tuple[Value, Value] | None:
+    def _pair(self, first: sympy.Expr, second: sympy.Expr, index: int, real: bool) -> tuple[Value, Value] | None:
         """Both values, or None if the point is outside the common (if `real`, common real) domain."""
         try:
             one, two = self.value(first, index), self.value(second, index)
@@ -340,9 +329,7 @@ def _gamma_plus_one(context: mpmath.ctx_mp.MPContext, value: Value) -> Value:
 
 
 def _binomial(context: mpmath.ctx_mp.MPContext, top: Value, bottom: Value) -> Value:
-    whole = all(
-        isinstance(value, Fraction) and value.denominator == 1 and value >= 0 for value in (top, bottom)
-    )
+    whole = all(isinstance(value, Fraction) and value.denominator == 1 and value >= 0 for value in (top, bottom))
     if whole and (bottom > top or min(bottom, top - bottom) * top.numerator.bit_length() <= MAX_BITS):
         return Fraction(math.comb(top.numerator, bottom.numerator))
     parts = [_gamma_plus_one(context, value) for value in (top, bottom, _add(context, top, -bottom))]
@@ -360,9 +347,7 @@ def _rounding(rounder: Callable[[Fraction], int]) -> Callable:
         nearest = context.nint(value.real)
         if abs(nearest - value.real) <= _EPSILON:
             return Fraction(int(nearest))
-        return Fraction(
-            int(context.floor(value.real)) if rounder is math.floor else int(context.ceil(value.real))
-        )
+        return Fraction(int(context.floor(value.real)) if rounder is math.floor else int(context.ceil(value.real)))
 
     return rule
 

@@ -54,14 +54,7 @@ def to_region(answer: Form, numbers: Evaluator) -> Region | None:
         if low is None or high is None or low >= high:
             return None
         return Region(
-            (
-                Piece(
-                    low,
-                    answer.kind[0] == "[" and low > -INFINITY,
-                    high,
-                    answer.kind[1] == "]" and high < INFINITY,
-                ),
-            )
+            (Piece(low, answer.kind[0] == "[" and low > -INFINITY, high, answer.kind[1] == "]" and high < INFINITY),)
         )
     return _from_group(answer, numbers)
 
@@ -84,10 +77,7 @@ def _from_group(answer: Compound, numbers: Evaluator) -> Region | None:
         return None
     if answer.kind != "union" and not all(isinstance(item, Relation) for item in answer.items):
         return None
-    regions = [
-        _points(item, numbers) if answer.kind == "union" else to_region(item, numbers)
-        for item in answer.items
-    ]
+    regions = [_points(item, numbers) if answer.kind == "union" else to_region(item, numbers) for item in answer.items]
     if None in regions:
         return None
     names = {region.variable for region in regions} - {None}
@@ -139,27 +129,21 @@ def _from_relation(relation: Relation, numbers: Evaluator) -> Region | None:
     if len(names) != 1:
         return None
     steps = zip(parts, relation.operators, parts[1:], strict=False)
-    regions = [
-        _half_line(left, operator, right, names.copy().pop(), numbers) for left, operator, right in steps
-    ]
+    regions = [_half_line(left, operator, right, names.copy().pop(), numbers) for left, operator, right in steps]
     if None in regions:
         return None
     region = _intersection(regions)
     return Region(region.pieces, None if names == {"_"} else names.pop())
 
 
-def _half_line(
-    left: sympy.Expr, operator: str, right: sympy.Expr, name: str, numbers: Evaluator
-) -> Region | None:
+def _half_line(left: sympy.Expr, operator: str, right: sympy.Expr, name: str, numbers: Evaluator) -> Region | None:
     """The solutions of one linear inequality, found from its values at three points."""
     ranks = [(side == sympy.oo) - (side == -sympy.oo) for side in (left, right)]
     if any(ranks):  # what is finite lies between the infinities: all x or none solve it
         everywhere = _HOLDS[operator](*ranks)
         return Region((Piece(-INFINITY, False, INFINITY, False),) if everywhere else ())
     points = [point_value(name, index) for index in range(3)]
-    values = [
-        numbers.as_mpf(numbers.value(left, k)) - numbers.as_mpf(numbers.value(right, k)) for k in range(3)
-    ]
+    values = [numbers.as_mpf(numbers.value(left, k)) - numbers.as_mpf(numbers.value(right, k)) for k in range(3)]
     if not all(is_real(value) for value in values):
         return None
     points = [numbers.as_mpf(point) for point in points]
@@ -172,9 +156,7 @@ def _half_line(
         return _without(root)
     operator = _FLIPPED[operator] if slope < 0 else operator
     closed = "=" in operator
-    return Region(
-        (Piece(-INFINITY, False, root, closed) if "<" in operator else Piece(root, closed, INFINITY, False),)
-    )
+    return Region((Piece(-INFINITY, False, root, closed) if "<" in operator else Piece(root, closed, INFINITY, False),))
 
 
 def _union(pieces: list[Piece], variable: str | None = None) -> Region:

@@ -64,9 +64,7 @@ def _table() -> dict[str, tuple[dict[str, int], Fraction]]:
     }
     table["rad"] = table["radian"]
     table |= {
-        f"{name}s": row
-        for name, row in list(table.items())
-        if len(name) > 1 and name.isalpha() and name[-1] != "s"
+        f"{name}s": row for name, row in list(table.items()) if len(name) > 1 and name.isalpha() and name[-1] != "s"
     }
     return table
 
@@ -84,11 +82,7 @@ _HEDGE_WORDS = (
     "wrong incorrect false invalid impossible no none never too"
 )
 HEDGES = frozenset(_HEDGE_WORDS.split())
-UNIT_WORDS = (
-    frozenset(name for name in _TABLE if len(name) > 1 and name.isalpha())
-    | (_DEGREES - {"°"})
-    | set(_SQUARES)
-)
+UNIT_WORDS = frozenset(name for name in _TABLE if len(name) > 1 and name.isalpha()) | (_DEGREES - {"°"}) | set(_SQUARES)
 
 
 def starts_unit(kind: str, text: str, spaced: bool) -> bool:

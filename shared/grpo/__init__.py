@@ -21,31 +21,3 @@ from shared.grpo.loss import (
 from shared.grpo.rollouts import Rollouts, reward_correct, reward_format, sample_rollouts
 from shared.grpo.trainer import GRPO, GRPOTrainer
 from shared.training.batches import aggregate, batch_totals
-
-__all__ = [
-    "GRPO",
-    "PRESETS",
-    "GRPOConfig",
-    "GRPOTrainer",
-    "Rollouts",
-    "aggregate",
-    "batch_totals",
-    "center_groups",
-    "cispo_objective",
-    "clip_fractions",
-    "clip_objective",
-    "correction_weights",
-    "group_advantages",
-    "grpo_loss",
-    "kl_estimate",
-    "kl_term",
-    "loss_metrics",
-    "normalize_groups",
-    "off_policy_keep",
-    "policy_objective",
-    "policy_ratio",
-    "reward_correct",
-    "reward_format",
-    "sample_rollouts",
-    "truncated_weights",
-]

@@ -77,9 +77,7 @@ def ensure_groups(rewards: Tensor, mode: str, weights: Sequence[float] | None) -
     if len(shape) not in (2, 3):
         raise ValueError(f"The rewards are {shape}: give (prompts, group), or (prompts, group, rewards).")
     if shape[1] < 2:
-        raise ValueError(
-            "A group of one has nothing to be compared with: sample at least 2 rollouts a prompt."
-        )
+        raise ValueError("A group of one has nothing to be compared with: sample at least 2 rollouts a prompt.")
     number = (*shape, 1)[2]
     if weights is not None and len(weights) != number:
         raise ValueError(f"There are {len(weights)} weights for {number} rewards: give one each.")
@@ -124,9 +122,7 @@ def clip_objective(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high
     return torch.minimum(ratio * advantages, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages)
 
 
-def cispo_objective(
-    logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float
-) -> Tensor:
+def cispo_objective(logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
     """CISPO's objective, to be maximised: stop_gradient(clip(r, 1 - clip_low, 1 + clip_high)) A logprob.
 
     The weight is bounded, and the gradient goes through the log-probability, so that no token ever loses its gradient
@@ -257,15 +253,11 @@ def correction_weights(
     if config.tis_cap:
         weights = weights * truncated_weights(old_logprobs, sampler_logprobs, config.tis_cap)
     if config.off_policy_mask:
-        weights = weights * off_policy_keep(
-            logprobs, sampler_logprobs, advantages, mask, config.off_policy_mask
-        )
+        weights = weights * off_policy_keep(logprobs, sampler_logprobs, advantages, mask, config.off_policy_mask)
     return weights
 
 
-def kl_term(
-    logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, config: GRPOConfig
-) -> Tensor:
+def kl_term(logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, config: GRPOConfig) -> Tensor:
     """The configuration's KL estimate of each token, (rollouts, length), times the token's ratio if `kl_reweighted`.
 
     Tokens come from the old policy, but KL(policy || reference) is a mean over the policy's own. The ratio corrects for
@@ -303,9 +295,7 @@ def loss_metrics(
 
     With the totals of a whole batch, a micro-batch's metrics are its share: the shares add up to the batch's.
     """
-    return {
-        name: aggregate(values.detach(), mask, level, **totals).item() for name, values in watched.items()
-    }
+    return {name: aggregate(values.detach(), mask, level, **totals).item() for name, values in watched.items()}
 
 
 def ensure_shapes(
@@ -319,6 +309,4 @@ def ensure_shapes(
         shape = tuple(advantages.shape)
         raise ValueError(f"advantages has the shape {shape} for {len(logprobs)} rollouts: give one each.")
     if config.kl_coef and others[1] is None:
-        raise ValueError(
-            f"kl_coef is {config.kl_coef}, but there is no ref_logprobs: give it, or set it to 0."
-        )
+        raise ValueError(f"kl_coef is {config.kl_coef}, but there is no ref_logprobs: give it, or set it to 0.")

@@ -25,9 +25,7 @@ def reward_list(rewards: Reward | Sequence[Reward] | None) -> list[Reward]:
 def reward_names(rewards: Sequence[Reward], weights: Sequence[float]) -> list[str]:
     """What to call the rewards in the metrics: the functions' names without "reward_"."""
     if weights and len(weights) != len(rewards):
-        raise ValueError(
-            f"There are {len(weights)} reward_weights for {len(rewards)} rewards: give one each, or none."
-        )
+        raise ValueError(f"There are {len(weights)} reward_weights for {len(rewards)} rewards: give one each, or none.")
     names = [getattr(reward, "__name__", "reward").removeprefix("reward_") for reward in rewards]
     return [name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names, start=1)]
 

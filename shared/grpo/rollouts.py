@@ -44,9 +44,7 @@ def reward_format(text: str, problem: dict) -> float:
     before, _, rest = str(text).partition("<think>")
     thinking, closed, after = rest.partition("</think>")
     tags_once = closed and "<think>" not in rest and "</think>" not in after
-    return float(
-        bool(tags_once and not before.strip() and thinking.strip()) and extract_answer(after) is not None
-    )
+    return float(bool(tags_once and not before.strip() and thinking.strip()) and extract_answer(after) is not None)
 
 
 @dataclass(frozen=True)
@@ -152,9 +150,7 @@ def give_reward(reward: Reward, text: str, problem: dict) -> float:
         value = math.nan
     if not math.isfinite(value):
         name = getattr(reward, "__name__", "a function")
-        raise ValueError(
-            f"The reward {name} gave {given!r} for {text[:60]!r}: return a finite number always."
-        )
+        raise ValueError(f"The reward {name} gave {given!r} for {text[:60]!r}: return a finite number always.")
     return value
 
 

@@ -166,9 +166,7 @@ class GRPO(Trainer):
         with training_numerics(self.model, config.precision):
             where = {"where": batch.mask, "temperature": config.temperature}
             logprobs, entropies = token_logprobs(self.model, batch.input_ids, with_entropies=True, **where)
-        ratio = policy_ratio(
-            logprobs, logprobs.detach(), batch.mask
-        )  # the policy is still the one that sampled
+        ratio = policy_ratio(logprobs, logprobs.detach(), batch.mask)  # the policy is still the one that sampled
         objective = clip_objective(ratio, batch.advantages, config.clip_low, config.clip_high)
         watched = {"entropy": entropies, "ratio": ratio} | clip_fractions(ratio, batch.advantages, config)
         loss = -aggregate(objective, batch.mask, "sequence", **batch.totals)
@@ -224,9 +222,7 @@ class GRPOTrainer(GRPO):
         self.drawn = 0  # problems drawn so far
         self.reference: CausalLM | None = None
         if self.config.ref_every and self.config.lora_rank:
-            raise ValueError(
-                "With adapters the base model is the reference: set ref_every to None, or lora_rank to 0."
-            )
+            raise ValueError("With adapters the base model is the reference: set ref_every to None, or lora_rank to 0.")
         if self.config.kl_coef and not self.config.lora_rank:  # with adapters: the model without them
             self.reference = copy.deepcopy(self.plain_model()).requires_grad_(False).eval()
 
@@ -276,25 +272,17 @@ class GRPOTrainer(GRPO):
         """With a KL term, a rollout with advantage 0 has a gradient too."""
         return torch.arange(len(advantages)) if self.config.kl_coef else super().rows_to_compute(advantages)
 
-    def batch(
-        self, rollouts: Rollouts, advantages: Tensor, rows: Tensor, *totals: dict[str, int]
-    ) -> ReusedBatch:
+    def batch(self, rollouts: Rollouts, advantages: Tensor, rows: Tensor, *totals: dict[str, int]) -> ReusedBatch:
         """A micro-batch, with the sampler's log-probabilities if they are asked for and known.
 
         `generate` gives those before temperature and filters. With either, they are taken to be the old policy's.
         """
         config = self.config
         batch = ReusedBatch(**vars(super().batch(rollouts, advantages, rows, *totals)))
-        if (
-            (config.tis_cap or config.off_policy_mask)
-            and config.temperature == 1
-            and not filters_tokens(config)
-        ):
+        if (config.tis_cap or config.off_policy_mask) and config.temperature == 1 and not filters_tokens(config):
             noted = [value for row in rows.tolist() for value in rollouts.rows[row].completion.logprobs]
             values = torch.tensor(noted, device=batch.mask.device)
-            batch.sampler = torch.zeros(batch.mask.shape, device=values.device).masked_scatter(
-                batch.mask, values
-            )
+            batch.sampler = torch.zeros(batch.mask.shape, device=values.device).masked_scatter(batch.mask, values)
         return batch
 
     def update(self, batches: list[Batch]) -> dict[str, float]:

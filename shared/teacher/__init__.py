@@ -10,6 +10,3 @@ in DeepSeek-R1's distillation (arXiv:2501.12948). From the command line:
 from shared.teacher.local import ask_model
 from shared.teacher.replies import Parts, Reply, is_kept, make_reply, make_row, split_thinking
 from shared.teacher.samples import SamplesFile, Tally
-
-__all__ = ["Parts", "Reply", "SamplesFile", "Tally", "ask_model"]
-__all__ += ["is_kept", "make_reply", "make_row", "split_thinking"]

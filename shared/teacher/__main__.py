@@ -64,10 +64,7 @@ def chosen_problems(options: argparse.Namespace) -> list[dict]:
 
 def common_settings(options: argparse.Namespace) -> dict:
     """The arguments that `ask_model` and `ask_server` have in common."""
-    return {name: getattr(options, name) for name in COMMON} | {
-        "num_samples": options.samples,
-        "progress": True,
-    }
+    return {name: getattr(options, name) for name in COMMON} | {"num_samples": options.samples, "progress": True}
 
 
 def run(ask: Callable[[argparse.Namespace], Tally], options: argparse.Namespace) -> int:

@@ -135,9 +135,7 @@ def check(rng: random.Random, work: Work) -> Document:
     """
     draft = with_slip(rng, work) if rng.random() < 0.5 else work
     style = rng.choices(("detailed", "terse", "direct"), (5, 4, 1))[0]
-    kept = [
-        i for i in range(len(work.steps)) if style == "detailed" or (style == "terse" and rng.random() > SKIP)
-    ]
+    kept = [i for i in range(len(work.steps)) if style == "detailed" or (style == "terse" and rng.random() > SKIP)]
     if style == "direct":
         draft_text = direct(draft)
     elif style == "detailed":

@@ -78,11 +78,7 @@ def story(rng: random.Random, level: int) -> Drawn:
         kind = rng.choice(("gets", "loses", "doubles", "triples", "shares"))
         other = {"doubles": 2, "triples": 3, "shares": rng.randint(2, 6)}.get(kind) or rng.randint(2, 40)
         op = {"gets": "+", "loses": "-", "shares": "/"}.get(kind, "*")
-        if (
-            (op == "/" and (value % other or value == 0))
-            or (op == "*" and value > 60)
-            or (op == "-" and other > value)
-        ):
+        if (op == "/" and (value % other or value == 0)) or (op == "*" and value > 60) or (op == "-" and other > value):
             return None
         value = OPERATIONS[op](value, other)
         operations.append((op, other, False))
@@ -112,9 +108,7 @@ def fraction_sum(rng: random.Random, level: int) -> Drawn:
         left, right = do(f"{a}*{d}", a * d), do(f"{c}*{b}", c * b)
         top = do(f"{left}{op}{right}", OPERATIONS[op](left, right))
         bottom = do(f"{b}*{d}", b * d)
-        return (
-            do(f"{top}/{bottom}", tidy(Fraction(top, bottom))) if reducible else tidy(Fraction(top, bottom))
-        )
+        return do(f"{top}/{bottom}", tidy(Fraction(top, bottom))) if reducible else tidy(Fraction(top, bottom))
 
     return f"{rng.choice(('Compute', 'Evaluate'))} {a}/{b}{op}{c}/{d} as one fraction.", solve
 

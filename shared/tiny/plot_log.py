@@ -19,17 +19,13 @@ def plot_log(path: Path = LOG) -> Figure:
     rows = read_jsonl(path)
     measured = [row for row in rows if "accuracy" in row]
     tokens = [row["tokens"] / 1e6 for row in measured]
-    _, axes = new_figure(
-        "Pre-training the tiny model", "tokens seen, millions", "held-out problems solved, %"
-    )
+    _, axes = new_figure("Pre-training the tiny model", "tokens seen, millions", "held-out problems solved, %")
     for level, colour in zip("12345", COLOURS, strict=False):
         solved = [100 * row["accuracy"]["cot"][level] for row in measured]
         axes.plot(tokens, solved, marker="o", markersize=3, color=colour, label=f"level {level}")
     direct = [100 * row["accuracy"]["direct"]["all"] for row in measured]
     axes.plot(tokens, direct, "--", color=GREY, label="direct, all")
-    axes.axvline(
-        max(row["tokens"] for row in rows if row.get("phase") == "clean") / 1e6, color=GREY, linewidth=1
-    )
+    axes.axvline(max(row["tokens"] for row in rows if row.get("phase") == "clean") / 1e6, color=GREY, linewidth=1)
     axes.set_ylim(0, 100)
     axes.legend(ncols=3, fontsize=9)
     return axes.figure

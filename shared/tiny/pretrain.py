@@ -85,8 +85,7 @@ def train_tokenizer(seed: int, documents: int = 20_000) -> tokenizers.Tokenizer:
     """Byte-level BPE on documents of both phases."""
     rng = random.Random(f"tokenizer-{seed}")
     texts = (
-        d.prompt + d.completion
-        for d in (draw_document(rng, "clean" if i % 2 else "mixed") for i in range(documents))
+        d.prompt + d.completion for d in (draw_document(rng, "clean" if i % 2 else "mixed") for i in range(documents))
     )
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence([
@@ -112,9 +111,7 @@ def batches(recipe: Recipe, chunk: int, tokenizer: Tokenizer) -> list[tuple[Tens
     rng = random.Random(f"documents-{recipe.seed}-{chunk}")
     weights = STEEP if chunk < recipe.steep_chunks else EVEN
     examples = _encode(
-        [draw_document(rng, recipe.phase(chunk), weights) for _ in range(CHUNK)],
-        tokenizer,
-        recipe.prompt_weight,
+        [draw_document(rng, recipe.phase(chunk), weights) for _ in range(CHUNK)], tokenizer, recipe.prompt_weight
     )
     examples.sort(key=lambda example: len(example[0]))
     made, start = [], 0
@@ -152,9 +149,7 @@ def _pad(examples: list[tuple[list, list]]) -> tuple[Tensor, Tensor]:
 
 def loss_on(model: CausalLM, ids: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean cross-entropy of each token given those before it."""
-    with sdpa_kernel(
-        SDPBackend.MATH
-    ):  # for short rows faster than the fused kernel, a third more tokens a second
+    with sdpa_kernel(SDPBackend.MATH):  # for short rows faster than the fused kernel, a third more tokens a second
         logits = model(ids[:, :-1]).flatten(0, 1)
     losses = F.cross_entropy(logits.float(), ids[:, 1:].flatten(), reduction="none")
     weights = weights[:, 1:].flatten()
@@ -204,9 +199,7 @@ def _has_fast_bf16() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def accuracy_by_level(
-    model: CausalLM, tokenizer: Tokenizer, problems: list[dict], style: str
-) -> dict[str, float]:
+def accuracy_by_level(model: CausalLM, tokenizer: Tokenizer, problems: list[dict], style: str) -> dict[str, float]:
     """Greedy accuracy on held-out problems, overall and by level."""
     model.eval()
     prompts = [render_prompt(p["problem"], style) for p in problems]
@@ -312,12 +305,8 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("checkpoints/pretrain"), help="folder of the run")
-    parser.add_argument(
-        "--clean-chunks", type=int, default=Recipe.clean_chunks, help="chunks of the first phase"
-    )
-    parser.add_argument(
-        "--mixed-chunks", type=int, default=Recipe.mixed_chunks, help="chunks of the second phase"
-    )
+    parser.add_argument("--clean-chunks", type=int, default=Recipe.clean_chunks, help="chunks of the first phase")
+    parser.add_argument("--mixed-chunks", type=int, default=Recipe.mixed_chunks, help="chunks of the second phase")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="processor cores to use")
     arguments = parser.parse_args()
@@ -325,9 +314,7 @@ def main() -> None:
     chunks = {"clean_chunks": arguments.clean_chunks, "mixed_chunks": arguments.mixed_chunks}
     recipe = Recipe(**chunks, seed=arguments.seed)
     pretrain(arguments.out, recipe)
-    print(
-        f"Wrote {arguments.out / 'tiny-base.safetensors'}. To ship it, copy it and tokenizer.json to shared/assets."
-    )
+    print(f"Wrote {arguments.out / 'tiny-base.safetensors'}. To ship it, copy it and tokenizer.json to shared/assets.")
 
 
 if __name__ == "__main__":

@@ -56,10 +56,7 @@ def two_draws(rng: random.Random, level: int) -> Drawn:
 
     what = f"{red} {colour} and {other} other balls" if back else f"{total} balls, {red} of them {colour}"
     how = "put back, and a second is drawn" if back else "kept, and a second is drawn"
-    return (
-        f"A box holds {what}. A ball is drawn and {how}. Find the probability that both are {colour}.",
-        solve,
-    )
+    return (f"A box holds {what}. A ball is drawn and {how}. Find the probability that both are {colour}.", solve)
 
 
 def committees(rng: random.Random, level: int) -> Drawn:
@@ -88,9 +85,7 @@ def moved_point(rng: random.Random, level: int) -> Drawn:
     point = (rng.randint(-9, 9), rng.randint(-9, 9))
     moves, words, last = [], [], None
     for _ in range(level):
-        kind = rng.choice(
-            [k for k in ("shift", "shift", "x-axis", "y-axis", "stretch") if k != last or k == "shift"]
-        )
+        kind = rng.choice([k for k in ("shift", "shift", "x-axis", "y-axis", "stretch") if k != last or k == "shift"])
         last = kind
         amount = (rng.randint(-9, 9), rng.randint(-9, 9)) if kind == "shift" else rng.randint(2, 4)
         moves.append((kind, amount))
@@ -187,11 +182,7 @@ def expand(rng: random.Random, level: int) -> Drawn:
 
     if level == 4:
         return f"Simplify {p}(x{signed(a)})+{k}(x{signed(b)}).", solve
-    text = {
-        1: f"{p}(x{signed(a)})",
-        2: f"(x{signed(a)})(x{signed(b)})",
-        3: f"({p}x{signed(a)})(x{signed(b)})",
-    }
+    text = {1: f"{p}(x{signed(a)})", 2: f"(x{signed(a)})(x{signed(b)})", 3: f"({p}x{signed(a)})(x{signed(b)})"}
     return (f"Expand {text[level]}.", solve) if level in text else None
 
 
@@ -221,9 +212,7 @@ def vectors(rng: random.Random, level: int) -> Drawn:
     k, extra = rng.randint(2, 6), rng.randint(1, 20)
     add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))  # noqa: E731
     if level == 1:
-        return f"Add the vectors {plain(u)} and {plain(v)}.", lambda do: do(
-            f"{plain(u)}+{plain(v)}", add(u, v)
-        )
+        return f"Add the vectors {plain(u)} and {plain(v)}.", lambda do: do(f"{plain(u)}+{plain(v)}", add(u, v))
     if level == 2:
 
         def solve(do):

@@ -53,9 +53,7 @@ def deepened(model: CausalLM) -> CausalLM:
     return speed_up(deeper)
 
 
-def train_teacher(
-    folder: Path, recipe: TeacherRecipe, evaluate_every: int = 5, problems: int = 500
-) -> CausalLM:
+def train_teacher(folder: Path, recipe: TeacherRecipe, evaluate_every: int = 5, problems: int = 500) -> CausalLM:
     """Train the teacher in `folder` from the base, or go on with the run that is there."""
     folder.mkdir(parents=True, exist_ok=True)
     base, tokenizer = load_model("tiny")

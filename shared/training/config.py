@@ -18,10 +18,7 @@ Rule = tuple[tuple[str, ...], Callable[[Any], bool], str]
 AT_LEAST_ONE: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "it must be at least 1")
 NOT_NEGATIVE = (lambda value: 0 <= value < inf, "it must not be negative or infinite")
 POSITIVE = (lambda value: 0 < value < inf, "give a positive number")
-NOW_AND_THEN = (
-    lambda value: value is None or value >= 1,
-    "give a positive number of steps, or None for never",
-)
+NOW_AND_THEN = (lambda value: value is None or value >= 1, "give a positive number of steps, or None for never")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +53,9 @@ class TrainingConfig:
     eval_problems: int = 200
     max_bad_steps: int = 5
 
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {
-        "precision": ("fp32", "bf16"),
-        "prompt_style": tuple(INSTRUCTIONS),
-    }
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"precision": ("fp32", "bf16"), "prompt_style": tuple(INSTRUCTIONS)}
     rules: ClassVar[tuple[Rule, ...]] = (
-        (
-            ("micro_batch_tokens", "max_new_tokens", "save_every", "eval_problems", "max_bad_steps"),
-            *AT_LEAST_ONE,
-        ),
+        (("micro_batch_tokens", "max_new_tokens", "save_every", "eval_problems", "max_bad_steps"), *AT_LEAST_ONE),
         (("warmup", "weight_decay", "lora_rank"), *NOT_NEGATIVE),
         (("learning_rate", "grad_clip", "lora_alpha"), *POSITIVE),
         (("eval_every",), *NOW_AND_THEN),

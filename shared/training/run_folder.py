@@ -33,9 +33,7 @@ class RunFolder:
         saved = list_checkpoints(self.path)
         return saved[-1] if saved else None
 
-    def save(
-        self, step: int, model: CausalLM, tokenizer: Tokenizer, state: dict, tensors: dict[str, Tensor]
-    ) -> None:
+    def save(self, step: int, model: CausalLM, tokenizer: Tokenizer, state: dict, tensors: dict[str, Tensor]) -> None:
         """Write a step's checkpoint, whole or not at all, and remove the oldest of three."""
         path = checkpoint_path(self.path, step)
         if not path.exists():
@@ -73,10 +71,7 @@ def ensure_same_run(theirs: dict, ours: dict, path: Path, *, free: Iterable[str]
         free: settings that may change when a run goes on; any other would make it another run.
         same_start: whether the model that the run began with is still needed.
     """
-    run, mend = (
-        f"The run in {path.parent}",
-        "give those, name another folder, or start anew with resume=False",
-    )
+    run, mend = (f"The run in {path.parent}", "give those, name another folder, or start anew with resume=False")
     ours = json.loads(json.dumps(ours))
     before, now = theirs["config"], ours["config"]
     other = [name for name in now if name not in free and before.get(name) != now[name]]

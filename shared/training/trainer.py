@@ -52,9 +52,7 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float =
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=True)
 
 
-def scheduled_rate(
-    step: int, *, peak: float, warmup: int = 0, steps: int | None = None, final: float = 0.0
-) -> float:
+def scheduled_rate(step: int, *, peak: float, warmup: int = 0, steps: int | None = None, final: float = 0.0) -> float:
     """The learning rate of a step, from 0: linear warm-up to `peak`, then a cosine down to `final` times it.
 
     The cosine ends at step `steps`; without `steps`, the rate stays at the peak.
@@ -287,9 +285,7 @@ class Trainer:
             for name, adapter in lora_parameters(self.model).items():
                 adapter.data.copy_(tensors[f"lora.{name}"])
         elif model.config != self.model.config:
-            raise ValueError(
-                "The run trains a model of another shape: load that one, or name another folder."
-            )
+            raise ValueError("The run trains a model of another shape: load that one, or name another folder.")
         else:
             self.take_weights(model)
         unpack_optimizer(self.optimizer, tensors)

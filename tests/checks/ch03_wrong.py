@@ -19,10 +19,7 @@ TOO_MANY = [(str(n), str(n + 1), False) for n in range(200)]
 
 # 3.2
 def median_length(records):
-    groups = {
-        "right": [r for r in records if r["correct"]],
-        "wrong": [r for r in records if not r["correct"]],
-    }
+    groups = {"right": [r for r in records if r["correct"]], "wrong": [r for r in records if not r["correct"]]}
     groups["all"] = records
     return {name: statistics.median([r["tokens"] for r in g]) if g else None for name, g in groups.items()}
 
@@ -32,11 +29,7 @@ def characters(records):
         return sum(len(r["text"]) for r in group) / len(group) if group else None
 
     right = [r for r in records if r["correct"]]
-    return {
-        "all": mean(records),
-        "right": mean(right),
-        "wrong": mean([r for r in records if not r["correct"]]),
-    }
+    return {"all": mean(records), "right": mean(right), "wrong": mean([r for r in records if not r["correct"]])}
 
 
 def divides_by_all(records):
@@ -57,10 +50,7 @@ def fails_on_empty_groups(records):
 
 
 def whole_numbers(records):
-    groups = {
-        "right": [r for r in records if r["correct"]],
-        "wrong": [r for r in records if not r["correct"]],
-    }
+    groups = {"right": [r for r in records if r["correct"]], "wrong": [r for r in records if not r["correct"]]}
     groups["all"] = records
     return {name: sum(r["tokens"] for r in g) // len(g) if g else None for name, g in groups.items()}
 
@@ -129,9 +119,7 @@ def question_first(problem, examples):
 
 def bare_question(problem, examples):
     shots = "".join(
-        f"{render_prompt(e['problem'], 'cot')}\n{e['solution']}\n\n"
-        for e in examples
-        if e["problem"] != problem
+        f"{render_prompt(e['problem'], 'cot')}\n{e['solution']}\n\n" for e in examples if e["problem"] != problem
     )
     return shots + problem
 

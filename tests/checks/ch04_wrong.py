@@ -21,10 +21,7 @@ def pairs_by_place(before, after):
 def counts_right_ones(before, after):
     levels = {r["level"] for r in before}
     return {
-        x: (
-            sum(r["correct"] for r in after if r["level"] == x),
-            sum(r["correct"] for r in before if r["level"] == x),
-        )
+        x: (sum(r["correct"] for r in after if r["level"] == x), sum(r["correct"] for r in before if r["level"] == x))
         for x in levels
     }
 
@@ -104,9 +101,7 @@ def by_spelling(answers, lengths):
     if not counts:
         return None
     tied = [a for a in counts if counts[a] == max(counts.values())]
-    return min(
-        tied, key=lambda a: sum(n for b, n in zip(answers, lengths, strict=True) if a == b) / counts[a]
-    )
+    return min(tied, key=lambda a: sum(n for b, n in zip(answers, lengths, strict=True) if a == b) / counts[a])
 
 
 def first_of_the_tied(answers, lengths):
@@ -219,9 +214,7 @@ def saved_tokens(prompts, samples):
 
 
 def mean_of_ratios(prompts, samples):
-    shares = [
-        n * (len(s) - 1) / (n * len(s) + sum(s) - len(s)) for n, s in zip(prompts, samples, strict=True)
-    ]
+    shares = [n * (len(s) - 1) / (n * len(s) + sum(s) - len(s)) for n, s in zip(prompts, samples, strict=True)]
     return sum(shares) / len(shares)
 
 

@@ -63,9 +63,7 @@ def mean_of_means(logprobs, ref_logprobs, mask):
 
 def masks_when_it_is_too_late(logprobs, ref_logprobs, mask):
     x = ref_logprobs - logprobs
-    return (x.exp() - 1 - x)[
-        mask
-    ].mean()  # the value is right, the gradient of the padding is 0 times infinity
+    return (x.exp() - 1 - x)[mask].mean()  # the value is right, the gradient of the padding is 0 times infinity
 
 
 def multiplies_by_the_mask(logprobs, ref_logprobs, mask):

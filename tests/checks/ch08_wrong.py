@@ -108,9 +108,7 @@ def first_come(rows, most):
 
 def overwrites_the_given_rows(rows, most):
     kept = _by_problem(
-        rows,
-        most,
-        lambda r: r["finish_reason"] == "stop" and grade(extract_answer(r["content"]) or "", r["answer"]),
+        rows, most, lambda r: r["finish_reason"] == "stop" and grade(extract_answer(r["content"]) or "", r["answer"])
     )
     rows[:] = kept
     return kept
@@ -195,20 +193,6 @@ WRONG = {
     "8.1": [with_the_prompt, without_the_end_token, unsorted, rounds_the_place, rounds_the_mean],
     "8.2": [empty_tags, answers_on_a_new_line, keeps_white_space, strips_when_it_is_too_late],
     "8.3": [compares_texts, keeps_unfinished, no_verifier, first_come, overwrites_the_given_rows],
-    "8.4": [
-        without_the_factor,
-        mean_over_all,
-        reverse,
-        trains_the_teacher,
-        a_plain_number,
-        detaches_the_student,
-    ],
-    "8.5": [
-        first_layers,
-        shared_weights,
-        attention_only,
-        untrained,
-        in_sorted_order,
-        deletes_the_other_layers,
-    ],
+    "8.4": [without_the_factor, mean_over_all, reverse, trains_the_teacher, a_plain_number, detaches_the_student],
+    "8.5": [first_layers, shared_weights, attention_only, untrained, in_sorted_order, deletes_the_other_layers],
 }
