@@ -4,7 +4,6 @@ A checkpoint is a Hugging Face folder (see `weights.py`), so that `load_model` a
 more files let training go on: `training_state.json` and `training_state.safetensors`.
 """
 
-import copy
 import json
 import re
 import shutil
@@ -18,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shared.formats.weights import write_hf_files
-from shared.model.lora import lora_parameters, merge_lora
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.files import atomic_folder
@@ -34,11 +32,7 @@ def export_hf(model: CausalLM, tokenizer: Tokenizer, folder: str | Path) -> None
     Raises ValueError if `folder` holds other things than a model, or no family of theirs fits the model.
     """
     with atomic_folder(folder) as staging:
-        write_hf_files(_without_adapters(model), tokenizer, staging)
-
-
-def _without_adapters(model: CausalLM) -> CausalLM:
-    return merge_lora(copy.deepcopy(model)) if lora_parameters(model) else model
+        write_hf_files(model, tokenizer, staging)
 
 
 def save_checkpoint(
@@ -48,12 +42,14 @@ def save_checkpoint(
     state: dict | None = None,
     tensors: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a model as `export_hf` does, and what its training needs to go on: whole or not at all.
+    """As `export_hf`, with what the training needs to go on.
 
-    `state` is whatever JSON can hold, such as the step of the run; `tensors` such as `pack_optimizer` gives.
+    Args:
+        state: whatever JSON can hold, such as the step and the configuration of the run.
+        tensors: such as `pack_optimizer` and `torch.get_rng_state()` give.
     """
     with atomic_folder(folder) as staging:
-        write_hf_files(_without_adapters(model), tokenizer, staging)
+        write_hf_files(model, tokenizer, staging)
         save_file({k: v.contiguous() for k, v in (tensors or {}).items()}, staging / f"{STATE}.safetensors")
         (staging / f"{STATE}.json").write_text(json.dumps(state or {}, indent=2), encoding="utf-8")
 
@@ -113,20 +109,16 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put what `pack_optimizer` gave into an optimiser over the same parameters; ignore other tensors."""
+    """Put what `pack_optimizer` gave into an optimiser over the same parameters; ignore other tensors.
+
+    A moment is copied into its parameter's order in memory, as the optimiser itself makes it; a step number has none.
+    Without the copy it would be a window into the checkpoint's file, which Windows deletes only once it is closed.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, value in tensors.items():
         if full_name.startswith("optimizer."):
             _, index, name = full_name.split(".", 2)
-            state.setdefault(int(index), {})[name] = _in_order_of(parameters[int(index)], value)
+            like = parameters[int(index)] if value.ndim else value
+            state.setdefault(int(index), {})[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-
-
-def _in_order_of(parameter: Tensor, value: Tensor) -> Tensor:
-    """A moment as the optimiser itself makes it, in its parameter's order in memory; a step number keeps its form."""
-    if value.stride() == parameter.stride() or not value.ndim:
-        return (
-            value.clone()
-        )  # what is loaded is a window into the file, which Windows deletes only once it is closed
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

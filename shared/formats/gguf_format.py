@@ -46,22 +46,24 @@ SETTINGS = {
     "rope_theta": "rope.freq_base",
     "sliding_window": "attention.sliding_window",
 }
-NEEDED_FIELDS = (
-    "general.architecture",
-    "tokenizer.ggml.model",
-    "tokenizer.ggml.tokens",
-    "tokenizer.ggml.token_type",
-    "tokenizer.ggml.eos_token_id",
-)
+NEEDED_FIELDS = ["general.architecture"]
+NEEDED_FIELDS += [f"tokenizer.ggml.{name}" for name in ("model", "tokens", "token_type", "eos_token_id")]
 CONTROL, USER_DEFINED = 3, 4  # kinds of tokens that stand for themselves
 
 # How a text is cut before byte pairs are merged, by the name that a file gives its way of doing so.
-CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
 QWEN2_PIECES = (
-    rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LLAMA3_PIECES = QWEN2_PIECES.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
+_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+_WORDS_AND_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
+_PRE_TOKENIZERS = {
+    "qwen2": [pre_tokenizers.Split(Regex(QWEN2_PIECES), "isolated"), _BYTES],
+    "llama-bpe": [pre_tokenizers.Split(Regex(LLAMA3_PIECES), "isolated"), _BYTES],
+    "smollm": [pre_tokenizers.Digits(individual_digits=True), _WORDS_AND_BYTES],
+    "gpt-2": [_WORDS_AND_BYTES],
+}
 
 
 def load_gguf(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
@@ -77,8 +79,7 @@ def load_gguf(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Cau
     if lacking:
         raise ValueError(f"The GGUF file {path} lacks {', '.join(lacking)}: download a complete model.")
     source = gguf_tensors(reader, fields)
-    config = _config(fields, source)
-    model = build_model(config, source, device=device, dtype=dtype, origin=path)
+    model = build_model(_config(fields, source), source, device=device, dtype=dtype, origin=path)
     return model, tokenizer_from_fields(fields)
 
 
@@ -163,8 +164,7 @@ def _backend(fields: dict[str, Any], tokens: list[str]) -> tokenizers.Tokenizer:
     kind, cut = fields["tokenizer.ggml.model"], fields.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or cut not in _PRE_TOKENIZERS:
         raise ValueError(
-            f"The GGUF file has a tokenizer of the kind {kind}/{cut}, which is not supported: take the "
-            "model's Hugging Face folder."
+            f"A tokenizer of the kind {kind}/{cut} is not supported: take the Hugging Face folder."
         )
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     vocabulary = {token: i for i, token in enumerate(tokens)}
@@ -181,17 +181,3 @@ def _backend(fields: dict[str, Any], tokens: list[str]) -> tokenizers.Tokenizer:
         ]
         add([AddedToken(text, normalized=False, special=kind == CONTROL) for text in texts])
     return backend
-
-
-def _split(pattern: str) -> pre_tokenizers.Split:
-    return pre_tokenizers.Split(Regex(pattern), "isolated")
-
-
-_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-_WORDS_AND_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
-_PRE_TOKENIZERS = {
-    "qwen2": [_split(QWEN2_PIECES), _BYTES],
-    "llama-bpe": [_split(LLAMA3_PIECES), _BYTES],
-    "smollm": [pre_tokenizers.Digits(individual_digits=True), _WORDS_AND_BYTES],
-    "gpt-2": [_WORDS_AND_BYTES],
-}

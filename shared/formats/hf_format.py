@@ -4,7 +4,6 @@ Three families share our one model. What a file asks for beyond it (sliding wind
 weights, another architecture) is refused, since the numbers would be silently wrong. Taught in appendix D.
 """
 
-import json
 from typing import NamedTuple
 
 import torch
@@ -29,9 +28,8 @@ FAMILIES = (
     Family("llama", "LlamaForCausalLM", qk_norm=False, qkv_bias=False),
 )
 
-
 # What our configuration calls a size, and what config.json does.
-SIZES = {
+SIZE_NAMES = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
     "intermediate_size": "intermediate_size",
@@ -48,7 +46,7 @@ def config_from_hf(settings: dict) -> ModelConfig:
     """
     family = _family(settings)
     _refuse_unsupported(settings)
-    sizes = {ours: _size(settings, theirs) for ours, theirs in SIZES.items()}
+    sizes = {ours: _size(settings, theirs) for ours, theirs in SIZE_NAMES.items()}
     head_dim = settings.get("head_dim") or family.head_dim or sizes["hidden_size"] // sizes["num_heads"]
     return ModelConfig(
         **sizes,
@@ -106,8 +104,7 @@ def _rope_base(settings: dict) -> float:
         by_layer = any(isinstance(value, dict) for value in rope.values())
         if kind != "default" or by_layer or rope.get("partial_rotary_factor", 1.0) != 1.0:
             raise ValueError(
-                f"This model scales its RoPE ({json.dumps(rope)}), which is not supported: take one with plain "
-                "RoPE."
+                f"This model scales its RoPE ({rope}), which is not supported: take another model."
             )
         base = rope.get("rope_theta") or base
     return float(base)
@@ -124,7 +121,7 @@ def config_to_hf(config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) 
     return {
         "architectures": [fits[0].architecture],
         "model_type": fits[0].model_type,
-        **{theirs: getattr(config, ours) for ours, theirs in SIZES.items()},
+        **{theirs: getattr(config, ours) for ours, theirs in SIZE_NAMES.items()},
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
         "hidden_act": "silu",

@@ -9,13 +9,10 @@ import time
 from pathlib import Path
 
 HUB_MODELS = {
-    **{
-        f"qwen3-{size.lower()}-base": f"Qwen/Qwen3-{size}-Base"
-        for size in ["0.6B", "1.7B", "4B", "8B", "14B"]
-    },
-    **{f"qwen3-{size.lower()}": f"Qwen/Qwen3-{size}" for size in ["0.6B", "1.7B", "4B", "8B", "14B", "32B"]},
-    **{f"qwen2.5-{size.lower()}-base": f"Qwen/Qwen2.5-{size}" for size in ["0.5B", "1.5B", "3B", "7B"]},
-    **{f"qwen2.5-{size.lower()}": f"Qwen/Qwen2.5-{size}-Instruct" for size in ["0.5B", "1.5B", "3B", "7B"]},
+    **{f"qwen3-{size}b-base": f"Qwen/Qwen3-{size}B-Base" for size in ("0.6", "1.7", "4", "8", "14")},
+    **{f"qwen3-{size}b": f"Qwen/Qwen3-{size}B" for size in ("0.6", "1.7", "4", "8", "14", "32")},
+    **{f"qwen2.5-{size}b-base": f"Qwen/Qwen2.5-{size}B" for size in ("0.5", "1.5", "3", "7")},
+    **{f"qwen2.5-{size}b": f"Qwen/Qwen2.5-{size}B-Instruct" for size in ("0.5", "1.5", "3", "7")},
     "qwen2.5-math-1.5b-base": "Qwen/Qwen2.5-Math-1.5B",
     "smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "smollm2-360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
@@ -31,12 +28,11 @@ def known_models() -> list[str]:
 
 def unknown_model(name: str) -> ValueError:
     """The error for a name that is neither a known model nor a path, with the closest name that is one."""
-    names = known_models()
-    close = difflib.get_close_matches(name.lower(), names, n=1)
+    close = difflib.get_close_matches(name.lower(), known_models(), n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
+    known = ", ".join(known_models())
     return ValueError(
-        f"There is no model or path {name!r}{hint}: give the path of a model folder or .gguf file, or one of "
-        f"{', '.join(names)}."
+        f"There is no model or path {name!r}{hint}: give the path of a model folder or one of {known}."
     )
 
 
@@ -88,34 +84,35 @@ def _refuse_damaged(folder: Path, begun: float) -> None:
                 path.unlink()
                 content.unlink()
                 raise ConnectionError(
-                    f"{path.name} came damaged (its checksum is not the hub's) and is thrown away: run this again, or "
-                    "set HF_ENDPOINT to another mirror."
+                    f"{path.name} came damaged (by its checksum) and is thrown away: run this again."
                 )
 
 
 def _explain(error: BaseException, repo_id: str) -> Exception:
     """The error for the reader: what went wrong, and what to do."""
-    causes = [error]
-    while causes[-1].__cause__ is not None:
+    causes: list[BaseException] = [error]
+    while causes[-1].__cause__:
         causes.append(causes[-1].__cause__)
-    answers = [getattr(each, "response", None) for each in causes]
+    answers = (getattr(each, "response", None) for each in causes)
     status = next((answer.status_code for answer in answers if answer is not None), 0)
+    elsewhere = "download the model elsewhere and give its folder"
     if status in (401, 403, 404):
         return ValueError(
-            f"The hub has no model {repo_id} that you may read: check the name, or log in with hf auth login."
+            f"The hub has no model {repo_id} that you may read: check the name, or run hf auth login."
         )
     if any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in causes):
-        what = f"The disk is full: free some space, or set HF_HOME to a larger one, for {repo_id}."
-        return OSError(errno.ENOSPC, what)
-    elsewhere = "download the model elsewhere and give its folder"
-    if any(type(each).__name__ == "OfflineModeIsEnabled" for each in causes):
-        what = f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset that, or {elsewhere}."
-    elif status == 429 or status >= 500:
-        what = f"The hub has trouble of its own (status {status}) and does not send {repo_id}: run this again later."
-    else:
-        what = (
-            f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy "
-            f"(HTTPS_PROXY, and SSL_CERT_FILE if it has a certificate of its own), set HF_ENDPOINT to a mirror, or "
-            f"{elsewhere}."
+        return OSError(
+            errno.ENOSPC, f"The disk is full for {repo_id}: free some space, or set HF_HOME to a larger one."
         )
-    return ConnectionError(what)
+    if any(type(each).__name__ == "OfflineModeIsEnabled" for each in causes):
+        return ConnectionError(
+            f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset that, or {elsewhere}."
+        )
+    if status == 429 or status >= 500:
+        return ConnectionError(
+            f"The hub has trouble of its own (status {status}): ask it for {repo_id} again later."
+        )
+    return ConnectionError(
+        f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy (HTTPS_PROXY, "
+        f"SSL_CERT_FILE for a certificate of its own), set HF_ENDPOINT to a mirror, or {elsewhere}."
+    )

@@ -14,7 +14,6 @@ from shared.model.transformer import CausalLM
 from shared.tiny.config import TINY_CONFIG
 
 TINY_FILES = {"tiny": "tiny-base.safetensors", "tiny-teacher": "tiny-teacher.safetensors"}
-RESTORE = "restore it with git checkout -- shared/assets, or clone the repository again"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -85,13 +84,13 @@ def _load_path(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Ca
     if path.suffix == ".safetensors":
         return load_weights_file(path, device, dtype), _course_tokenizer(path.with_name("tokenizer.json"))
     raise ValueError(
-        f"{path.name} is no model file: name a folder, a .gguf file, or a .safetensors file of this course."
+        f"{path.name} is no model file: name a folder, a .gguf file, or a .safetensors file of ours."
     )
 
 
 def _tiny(name: str, device: torch.device, dtype: torch.dtype) -> CausalLM:
     if name in TINY_FILES:
-        return load_weights_file(ASSETS / TINY_FILES[name], device, dtype, RESTORE)
+        return load_weights_file(ASSETS / TINY_FILES[name], device, dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return CausalLM(TINY_CONFIG).to(device, dtype).eval()

@@ -4,8 +4,10 @@ Two formats: a Hugging Face folder, and a single file under our own parameter na
 configuration (the tiny model ships as one).
 """
 
+import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,26 +18,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from shared.formats.hf_format import Part, config_from_hf, config_to_hf, weight_parts
+from shared.model.lora import lora_parameters, merge_lora
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM, ModelConfig, Rope
+from shared.support.files import read_json
 
 AGAIN = "download or save it again"
+RESTORE = "restore it with git checkout -- shared/assets, or save it again"
 
 
-class LazyTensors(Mapping[str, Tensor]):
-    """Tensors by name, each read when it is asked for, by the function that stands under its name."""
-
-    def __init__(self, readers: dict[str, Callable[[], Tensor]]):
-        self._readers = readers
+class LazyTensors(UserDict[str, Tensor]):
+    """Tensors by name, each read when it is asked for, by the function that was put under its name."""
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._readers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
-
-    def __len__(self) -> int:
-        return len(self._readers)
+        return self.data[name]()
 
 
 def safetensors(*files: safe_open) -> LazyTensors:
@@ -43,13 +39,13 @@ def safetensors(*files: safe_open) -> LazyTensors:
     return LazyTensors({name: partial(file.get_tensor, name) for file in files for name in list(file.keys())})
 
 
-def _open(path: Path, restore: str = AGAIN) -> safe_open:
+def _open(path: Path, mend: str = AGAIN) -> safe_open:
     if not path.is_file():
-        raise FileNotFoundError(f"The weights file {path} is missing: {restore}.")
+        raise FileNotFoundError(f"The weights file {path} is missing: {mend}.")
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
-        raise ValueError(f"The weights file {path} is damaged or cut short ({error}): {restore}.") from error
+        raise ValueError(f"The weights file {path} is damaged or cut short ({error}): {mend}.") from error
 
 
 def empty_model(config: ModelConfig) -> CausalLM:
@@ -102,8 +98,7 @@ def _require_names(
         # Some files repeat the embedding as the output head; a head of its own must not be dropped.
         if not torch.equal(source["lm_head.weight"], source["model.embed_tokens.weight"]):
             raise ValueError(
-                f"{origin} has an output head that differs from the embedding, but its configuration ties the "
-                "two: set tie_word_embeddings to false in config.json."
+                f"{origin} has an output head that differs from the embedding: set tie_word_embeddings to false."
             )
         extra.remove("lm_head.weight")
     problems = {"lacks": wanted - set(source), "has the unexpected": extra}
@@ -120,14 +115,11 @@ def _some(names: set[str], limit: int = 4) -> str:
 def _fitting(tensor: Tensor, part: Part, shape: torch.Size, origin: str | Path) -> Tensor:
     wanted = (part.rows, *shape[1:])
     if tuple(tensor.shape) != wanted:
-        raise ValueError(
-            f"{origin}: the tensor {part.name} has the shape {tuple(tensor.shape)}, but the configuration "
-            f"says {wanted}; {AGAIN}."
-        )
+        fault = f"has the shape {tuple(tensor.shape)}, but its configuration says {wanted}"
+        raise ValueError(f"{origin}: {part.name} {fault}; {AGAIN}.")
     if not tensor.is_floating_point():
         raise ValueError(
-            f"{origin} holds {part.name} as {tensor.dtype}: quantised weights are not supported, take a model in "
-            "16 or 32 bits."
+            f"{origin}: {part.name} is {tensor.dtype}: quantised weights are not supported, take others."
         )
     return tensor
 
@@ -138,15 +130,14 @@ def save_weights_file(path: Path, model: CausalLM) -> None:
     save_file(tensors, path, {"config": json.dumps(asdict(model.config)), "format": "pt"})
 
 
-def load_weights_file(path: Path, device: torch.device, dtype: torch.dtype, restore: str = AGAIN) -> CausalLM:
+def load_weights_file(path: Path, device: torch.device, dtype: torch.dtype) -> CausalLM:
     """Read what `save_weights_file` wrote."""
-    file = _open(path, restore)
+    file = _open(path, RESTORE)
     try:
         config = ModelConfig(**json.loads(file.metadata()["config"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The metadata of {path} holds no configuration of this course ({error}): {restore}, or name the "
-            "folder that the file is in if it is a Hugging Face one."
+            f"{path} has no configuration of this course ({error}): name the folder that it is in, or {RESTORE}."
         ) from error
     parts = {name: [Part(name, p.shape[0])] for name, p in empty_model(config).named_parameters()}
     return build_model(config, safetensors(file), device=device, dtype=dtype, origin=path, parts=parts)
@@ -154,23 +145,13 @@ def load_weights_file(path: Path, device: torch.device, dtype: torch.dtype, rest
 
 def load_hf_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
     """Model and tokenizer from a Hugging Face folder."""
-    config = config_from_hf(read_json(folder / "config.json"))
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: name a folder that holds a model.")
+    config = config_from_hf(read_json(path))
     source = safetensors(*map(_open, _weight_files(folder)))
     model = build_model(config, source, device=device, dtype=dtype, origin=folder)
     return model, Tokenizer.from_pretrained_folder(folder)
-
-
-def read_json(path: Path) -> dict:
-    """The content of a JSON file; a missing or damaged one is a one-sentence error."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it must hold a JSON object")
-        return content
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: name a folder that holds a model, or {AGAIN}.") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): {AGAIN}.") from error
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -182,14 +163,15 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     if pickled := sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt")):
         raise ValueError(
-            f"{folder} holds its weights only as {pickled[0]}, a format that can run code when it is loaded: "
-            "take the model's safetensors files."
+            f"{folder} has weights only as {pickled[0]}, which can run code: take safetensors files."
         )
     raise FileNotFoundError(f"{folder} holds no model.safetensors: download or save the model again.")
 
 
 def write_hf_files(model: CausalLM, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a model into an existing folder: configuration, weights, tokenizer, chat template, end tokens."""
+    """Write a model into an existing folder: configuration, weights (with adapters merged), tokenizer, end tokens."""
+    if lora_parameters(model):
+        model = merge_lora(copy.deepcopy(model))
     ends, pad = list(tokenizer.stop_ids), tokenizer.pad_id
     generation = {"eos_token_id": ends, "pad_token_id": pad, "do_sample": False}
     config = config_to_hf(model.config, tokenizer, model.dtype)

@@ -12,7 +12,10 @@ from jinja2 import TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from shared.support.files import read_json
+
 THINK_TAGS = ("<think>", "</think>")
+RESTORE = "restore it with git checkout or download it again"
 CHATML_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
@@ -24,8 +27,7 @@ class Tokenizer:
     """A byte-pair tokenizer (arXiv:1508.07909) with the special tokens of its model.
 
     Attributes:
-        eos_id: the token that ends a text. Base and chat models of one family differ here: Qwen3's base
-            models end with `<|endoftext|>`, its chat models with `<|im_end|>`.
+        eos_id: the token that ends a text. In one family the base models may have another than the chat models.
         pad_id: fills up short rows of a batch; `eos_id` where the model names none.
         stop_ids: every token that ends a text, `eos_id` first.
         chat_template: Jinja text of the chat format, or None.
@@ -62,11 +64,11 @@ class Tokenizer:
         """Read `tokenizer.json` and, beside it, what transformers saves: special tokens and chat template."""
         folder = Path(folder)
         backend = _read_backend(folder / "tokenizer.json")
-        settings = _read_json(folder / "tokenizer_config.json")
+        settings = read_json(folder / "tokenizer_config.json")
         special = {name: _content(settings.get(f"{name}_token")) for name in ("eos", "pad", "bos")}
-        stop = _end_ids(_read_json(folder / "generation_config.json"))
+        stop = _end_ids(folder / "generation_config.json")
         if special["eos"] is None:
-            stop = stop or _end_ids(_read_json(folder / "config.json"))
+            stop = stop or _end_ids(folder / "config.json")
             if not stop:
                 raise ValueError(
                     f"No file in {folder} names the end token: add eos_token to tokenizer_config.json."
@@ -137,20 +139,22 @@ class Tokenizer:
             raise ValueError(
                 "There are no messages: give at least one, such as {'role': 'user', 'content': 'Hi'}."
             )
+        variables = {"tools": None, **self._named_tokens(), **variables}
         if enable_thinking is not None:
             variables["enable_thinking"] = enable_thinking
-        names = {"eos_token": self.eos_id, "pad_token": self.pad_id, "bos_token": self.bos_id}
-        tokens = {name: self.backend.id_to_token(i) for name, i in names.items() if i is not None}
         try:
-            return _compile_template(self.chat_template).render(
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                **{"tools": None, **tokens, **variables},
+            template = _compile_template(self.chat_template)
+            return template.render(
+                messages=messages, add_generation_prompt=add_generation_prompt, **variables
             )
         except (TemplateError, TypeError, KeyError) as error:
             raise ValueError(
-                f"The chat template cannot show these messages ({error}): check each role and content."
+                f"The chat template cannot show these messages ({error}): check each one."
             ) from error
+
+    def _named_tokens(self) -> dict[str, str]:
+        ids = {"eos_token": self.eos_id, "pad_token": self.pad_id, "bos_token": self.bos_id}
+        return {name: self.backend.id_to_token(i) for name, i in ids.items() if i is not None}
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them."""
@@ -158,12 +162,9 @@ class Tokenizer:
         self.backend.save(str(folder / "tokenizer.json"))
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": self.backend.id_to_token(self.eos_id),
-            "pad_token": self.backend.id_to_token(self.pad_id),
             "clean_up_tokenization_spaces": False,
+            **self._named_tokens(),
         }
-        if self.bos_id is not None:
-            settings["bos_token"] = self.backend.id_to_token(self.bos_id)
         if self.chat_template is not None:
             settings["chat_template"] = self.chat_template
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
@@ -171,24 +172,11 @@ class Tokenizer:
 
 def _read_backend(path: Path) -> tokenizers.Tokenizer:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"The tokenizer file {path} is missing: restore it with git checkout or download it again."
-        )
+        raise FileNotFoundError(f"{path} is missing: {RESTORE}.")
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise ValueError(
-            f"The tokenizer file {path} is damaged ({error}): restore it by git checkout or download it again."
-        ) from error
-
-
-def _read_json(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): download it again.") from error
+        raise ValueError(f"{path} is damaged ({error}): {RESTORE}.") from error
 
 
 def _content(token: str | dict | None) -> str | None:
@@ -196,9 +184,9 @@ def _content(token: str | dict | None) -> str | None:
     return token["content"] if isinstance(token, dict) else token
 
 
-def _end_ids(settings: dict) -> list[int]:
-    """`eos_token_id`, which is one id or a list of them."""
-    ids = settings.get("eos_token_id")
+def _end_ids(path: Path) -> list[int]:
+    """A file's `eos_token_id`, which is one id or a list of them, or none."""
+    ids = read_json(path).get("eos_token_id")
     if ids is None:
         return []
     return ids if isinstance(ids, list) else [ids]
@@ -229,11 +217,8 @@ def _raise_exception(message: str) -> None:
     raise TemplateError(message)
 
 
-def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
-    # Jinja's own filter escapes HTML characters.
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+def _to_json(value, ensure_ascii=False, **options) -> str:  # Jinja's own filter escapes HTML characters
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 
 @lru_cache(maxsize=8)

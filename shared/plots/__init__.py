@@ -8,20 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # The palette of Okabe and Ito (2008), ordered so that neighbours differ in lightness too.
-BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#666666",
-)
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED = COLOURS
+GREY = "#666666"
 STYLE = {
     "figure.figsize": (7.0, 3.4),
     "figure.dpi": 100,
-    "savefig.bbox": "tight",
     "font.size": 11,
     "axes.titlesize": 12,
     "axes.titlelocation": "left",
@@ -30,11 +22,7 @@ STYLE = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.8,
     "axes.prop_cycle": plt.cycler(color=COLOURS),
-    "lines.linewidth": 2,
-    "lines.markersize": 6,
-    "legend.frameon": False,
 }
 # Load the backend now. Were it loaded inside an rc_context, leaving that would undo the interactive mode which the
 # notebook's backend switches on, and no figure after the first would show.
@@ -79,20 +67,18 @@ def lines(
     y_label: str = "",
     log: str = "",
 ) -> Axes:
-    """One marked line for each entry of `series` over the same x; `log` is "x", "y" or "xy" for logarithmic axes.
+    """One marked line for each entry of `series` over the same x; `log="x"` makes that axis logarithmic.
 
     The y axis begins at 0, unless a value is negative.
     """
     _, axes = new_figure(title, x_label, y_label)
     for (name, values), marker in zip(series.items(), cycle("os^DvxP"), strict=False):
         axes.plot(x, values, marker=marker, label=name)
-    if "x" in log:
+    if log == "x":
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(x), [f"{v:g}" for v in x])
         axes.minorticks_off()
-    if "y" in log:
-        axes.set_yscale("log")
-    elif axes.dataLim.ymin >= 0:
+    if axes.dataLim.ymin >= 0:
         axes.set_ylim(bottom=0)
     if len(series) > 1:
         axes.legend()
@@ -108,22 +94,17 @@ def interval_points(
 ) -> Axes:
     """A row for each label, and in it a point with its interval for each entry of `series`, in percent.
 
-    A point is (value, low, high), each in [0, 1], or None where there is none. With more than one series there is a
-    legend; the series share the rows' height.
+    A point is (value, low, high), each in [0, 1], or None where there is none. More than one series gets a legend.
     """
     _, axes = new_figure(title, x_label, figsize=(7.0, 1.2 + 0.36 * len(labels) + 0.3 * (len(series) > 1)))
-    step = 0.5 / max(1, len(series))
-    for place, ((name, points), colour, marker) in enumerate(
-        zip(series.items(), cycle(COLOURS), cycle("oDs^vxP"), strict=False)
-    ):
-        shown = [(row, point) for row, point in enumerate(points) if point is not None]
-        rows = [row + (place - (len(series) - 1) / 2) * step for row, _ in shown]
-        values, lows, highs = ([100 * point[k] for _, point in shown] for k in range(3))
-        reach = [
-            [max(0, v - low) for v, low in zip(values, lows, strict=True)],
-            [max(0, high - v) for v, high in zip(values, highs, strict=True)],
-        ]
-        axes.errorbar(values, rows, xerr=reach, fmt=marker, color=colour, capsize=3, label=name)
+    step = 0.5 / max(1, len(series))  # the series share the height of a row
+    looks = zip(series.items(), cycle(COLOURS), cycle("oDs^vxP"), strict=False)
+    for place, ((name, points), colour, marker) in enumerate(looks):
+        shift = (place - (len(series) - 1) / 2) * step
+        rows = [row + shift for row, point in enumerate(points) if point is not None]
+        shown = [point for point in points if point is not None]
+        values = [100 * value for value, _, _ in shown]
+        axes.errorbar(values, rows, xerr=_reach(shown), fmt=marker, color=colour, capsize=3, label=name)
     axes.set(xlim=(-2, 102), ylim=(len(labels) - 0.5, -0.5), yticks=range(len(labels)), yticklabels=labels)
     axes.grid(visible=False, axis="y")
     if len(series) > 1:
@@ -131,68 +112,60 @@ def interval_points(
     return axes
 
 
+def _reach(points: Sequence[tuple[float, float, float]]) -> list[list[float]]:
+    """How far the intervals go below and above their values, in percent."""
+    below = [max(0, 100 * value - 100 * low) for value, low, _ in points]
+    return [below, [max(0, 100 * high - 100 * value) for value, _, high in points]]
+
+
 def accuracy_against_cost(
-    points: Sequence[tuple[str, str, float, tuple[float, float, float]]],
-    *,
-    title: str = "",
-    x_label: str = "cost",
+    points: Sequence[tuple[str, str, float, tuple[float, float, float]]], *, title: str, x_label: str
 ) -> Axes:
     """Points with intervals over a logarithmic axis of cost, numbered, with the numbers' names beneath.
 
     A point is (group, name, cost, (value, low, high)), the last three in [0, 1]; a group has one colour and marker.
     """
     groups = list(dict.fromkeys(group for group, *_ in points))
+    costs = [cost for _, _, cost, _ in points]
     heights = _apart([(cost, 100 * value) for _, _, cost, (value, _, _) in points])
     _, axes = new_figure(
         title, x_label, "problems solved, %", figsize=(7.0, 3.6 + 0.2 * -(-len(points) // 2))
     )
-    for number, (group, name, cost, (value, low, high)) in enumerate(points, start=1):
-        place = groups.index(group)
-        colour, marker = COLOURS[place % len(COLOURS)], "osD^vX"[place % 6]
-        reach = [[max(0, 100 * (value - low))], [max(0, 100 * (high - value))]]
-        label = f"{number} {group} {name}"
-        axes.errorbar(cost, 100 * value, yerr=reach, fmt=marker, color=colour, capsize=2, label=label)
-        axes.annotate(
-            str(number),
-            (cost, heights[number - 1]),
-            (8, 0),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9,
-            va="center",
-        )
+    beside = {"xytext": (8, 0), "textcoords": "offset points", "fontsize": 9, "va": "center"}
+    for number, ((group, name, cost, point), height) in enumerate(zip(points, heights, strict=True), start=1):
+        place = groups.index(group) % len(COLOURS)
+        style = {"color": COLOURS[place], "fmt": "osD^vX"[place], "label": f"{number} {group} {name}"}
+        axes.errorbar(cost, 100 * point[0], yerr=_reach([point]), capsize=2, **style)
+        axes.annotate(str(number), (cost, height), color=COLOURS[place], **beside)
     axes.set(xscale="log", ylim=(0, 100))
-    ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if _between(t, [p[2] for p in points])]
-    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    ticks = [5, 10, 20, 50, 100, 200, 500, 1000, 2000]
+    ticks = [tick for tick in ticks if min(costs) / 1.5 <= tick <= 1.5 * max(costs)]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5)
     return axes
 
 
-def _apart(places: Sequence[tuple[float, float]], distance: float = 5.0, top: float = 97.0) -> list[float]:
+def _apart(places: Sequence[tuple[float, float]]) -> list[float]:
     """Heights for the labels of points, so that those of points of similar cost do not cover one another."""
     heights = [height for _, height in places]
     order = sorted(range(len(places)), key=lambda i: places[i][1])
     near = [(i, j) for i, j in combinations(order, 2) if 0.75 < places[i][0] / places[j][0] < 1 / 0.75]
     for _ in range(200):  # neighbours push each other, until all have room below the top
         for below, above in near:
-            push = max(0.0, distance - heights[above] + heights[below]) / 2
+            push = max(0.0, 5 - heights[above] + heights[below]) / 2
             heights[below], heights[above] = heights[below] - push, heights[above] + push
-        heights = [min(height, top) for height in heights]
+        heights = [min(height, 97.0) for height in heights]
     return heights
-
-
-def _between(value: float, values: Sequence[float]) -> bool:
-    return min(values) / 1.5 <= value <= 1.5 * max(values)
 
 
 def panels(count: int, columns: int = 2, height: float = 1.7) -> list[Axes]:
     """`count` small axes in rows of `columns`, each `height` inches high, in the course's style."""
     rows = -(-count // columns)
-    with plt.rc_context({**STYLE, "font.size": 9, "axes.titlesize": 10}):
-        figure, grid = plt.subplots(
-            rows, columns, figsize=(7.0, height * rows), layout="constrained", squeeze=False
-        )
+    with plt.rc_context(
+        {**STYLE, "font.size": 9, "axes.titlesize": 10, "figure.figsize": (7.0, height * rows)}
+    ):
+        figure, grid = plt.subplots(rows, columns, layout="constrained", squeeze=False)
     for unused in grid.flat[count:]:
         figure.delaxes(unused)
     return list(grid.flat[:count])

@@ -57,12 +57,8 @@ def box(
 
 def arrow(axes: Axes, *points: tuple[float, float], dashed: bool = False) -> None:
     """An arrow along a line through two or more points."""
-    style = "--" if dashed else "-"
-    path = Path(points)
-    shape = FancyArrowPatch(
-        path=path, arrowstyle="-|>", mutation_scale=12, color=GREY, linewidth=1.4, linestyle=style
-    )
-    axes.add_patch(shape)
+    style = {"color": GREY, "linewidth": 1.4, "linestyle": "--" if dashed else "-"}
+    axes.add_patch(FancyArrowPatch(path=Path(points), arrowstyle="-|>", mutation_scale=12, **style))
 
 
 def label(axes: Axes, x: float, y: float, text: str, **style) -> None:

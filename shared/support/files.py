@@ -1,5 +1,6 @@
 """Files and folders that are written whole or not at all."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -83,3 +84,11 @@ def _usual_rights(path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file, empty where there is no file. Raises ValueError if it is damaged."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): download or save it again.") from error
