@@ -42,11 +42,9 @@ def save_checkpoint(
     state: dict | None = None,
     tensors: dict[str, Tensor] | None = None,
 ) -> None:
-    """As `export_hf`, with what the training needs to go on.
+    """Write a model as `export_hf` does, and what its training needs to go on: whole or not at all.
 
-    Args:
-        state: whatever JSON can hold, such as the step and the configuration of the run.
-        tensors: such as `pack_optimizer` and `torch.get_rng_state()` give.
+    `state` is whatever JSON can hold, such as the step of the run; `tensors` such as `pack_optimizer` gives.
     """
     with atomic_folder(folder) as staging:
         write_hf_files(model, tokenizer, staging)
@@ -109,16 +107,11 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put what `pack_optimizer` gave into an optimiser over the same parameters; ignore other tensors.
-
-    A moment is copied into its parameter's order in memory, as the optimiser itself makes it; a step number has none.
-    Without the copy it would be a window into the checkpoint's file, which Windows deletes only once it is closed.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    """Put what `pack_optimizer` gave into an optimiser over the same parameters; ignore other tensors."""
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, value in tensors.items():
         if full_name.startswith("optimizer."):
             _, index, name = full_name.split(".", 2)
-            like = parameters[int(index)] if value.ndim else value
-            state.setdefault(int(index), {})[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
+            # A copy: what is loaded is a window into its file, which Windows deletes only once that is closed.
+            state.setdefault(int(index), {})[name] = value.clone()
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
