@@ -7,8 +7,6 @@ more files let training go on: `training_state.json` and `training_state.safeten
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -62,17 +60,6 @@ def load_training_state(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
         raise ValueError(
             f"{folder} is no checkpoint to go on from ({error}): name another one or start anew."
         ) from error
-
-
-@contextmanager
-def going_on_from(folder: Path) -> Iterator[None]:
-    """Let whatever stops a run's checkpoint from being read be an error that says how to go on without it."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        older = list_checkpoints(folder.parent)[:-1]
-        place = f"go on from {older[-1].name}" if older else "start anew"
-        raise ValueError(f"{error} To {place}, delete the folder {folder}, which cannot be read.") from error
 
 
 def checkpoint_path(root: str | Path, step: int) -> Path:

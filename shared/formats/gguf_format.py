@@ -69,9 +69,8 @@ _PRE_TOKENIZERS = {
 def load_gguf(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
     """Model and tokenizer from a GGUF file.
 
-    Raises:
-        ImportError: if the package `gguf` is not installed.
-        FileNotFoundError, ValueError: if the file is missing, damaged, or holds what our model does not do.
+    Raises ImportError if the package `gguf` is not installed, ValueError if the file is damaged, or holds what our
+    model does not do.
     """
     reader = _open(path)
     fields = {name: field.contents() for name, field in reader.fields.items()}
@@ -88,14 +87,10 @@ def _open(path: Path):
         import gguf
     except ImportError:
         raise ImportError('GGUF files need one more package: run pip install "gguf>=0.17".') from None
-    if not path.is_file():
-        raise FileNotFoundError(f"The GGUF file {path} is missing: check its name or download it again.")
     try:
         return gguf.GGUFReader(path)
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"The GGUF file {path} is damaged or cut short ({error}): download it again."
-        ) from error
+        raise ValueError(f"The GGUF file {path} is damaged or cut short ({error}): download it again.") from error
 
 
 def _config(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> ModelConfig:
@@ -128,9 +123,7 @@ def _plain(raw: Any, fields: dict[str, Any]) -> Tensor:
     heads = fields.get("llama.attention.head_count")  # of that family only
     if heads is None or not raw.name.endswith(("attn_q.weight", "attn_k.weight")):
         return tensor
-    return _unpermute(
-        tensor, heads if ".attn_q." in raw.name else fields.get("llama.attention.head_count_kv", heads)
-    )
+    return _unpermute(tensor, heads if ".attn_q." in raw.name else fields.get("llama.attention.head_count_kv", heads))
 
 
 def _hf_name(name: str) -> str:
@@ -163,21 +156,15 @@ def _backend(fields: dict[str, Any], tokens: list[str]) -> tokenizers.Tokenizer:
     """The tokenizer that tokenizer.json would give: vocabulary, merges, and how a text is cut before."""
     kind, cut = fields["tokenizer.ggml.model"], fields.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or cut not in _PRE_TOKENIZERS:
-        raise ValueError(
-            f"A tokenizer of the kind {kind}/{cut} is not supported: take the Hugging Face folder."
-        )
+        raise ValueError(f"A tokenizer of the kind {kind}/{cut} is not supported: take the Hugging Face folder.")
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    backend = tokenizers.Tokenizer(
-        models.BPE(vocab=vocabulary, merges=merges, ignore_merges=cut == "llama-bpe")
-    )
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=cut == "llama-bpe"))
     backend.pre_tokenizer = pre_tokenizers.Sequence(_PRE_TOKENIZERS[cut])
     backend.decoder = decoders.ByteLevel()
     if cut == "qwen2":
         backend.normalizer = normalizers.NFC()
     for kind, add in {CONTROL: backend.add_special_tokens, USER_DEFINED: backend.add_tokens}.items():
-        texts = [
-            text for text, of in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True) if of == kind
-        ]
+        texts = [text for text, of in zip(tokens, fields["tokenizer.ggml.token_type"], strict=True) if of == kind]
         add([AddedToken(text, normalized=False, special=kind == CONTROL) for text in texts])
     return backend

@@ -85,14 +85,11 @@ def _refuse_unsupported(settings: dict) -> None:
         or "sliding_attention" in (settings.get("layer_types") or ()),
         "a bias in attention": settings.get("attention_bias"),
         "a bias in the feed-forward layers": settings.get("mlp_bias"),
-        f"the activation {settings.get('hidden_act')}": settings.get("hidden_act", "silu")
-        not in ("silu", "swish"),
+        f"the activation {settings.get('hidden_act')}": settings.get("hidden_act", "silu") not in ("silu", "swish"),
     }
     found = [reason for reason, asked in reasons.items() if asked]
     if found:
-        raise ValueError(
-            f"This model uses {' and '.join(found)}, which is not supported: take another model."
-        )
+        raise ValueError(f"This model uses {' and '.join(found)}, which is not supported: take another model.")
 
 
 def _rope_base(settings: dict) -> float:
@@ -103,9 +100,7 @@ def _rope_base(settings: dict) -> float:
         kind = rope.get("rope_type") or rope.get("type") or "default"
         by_layer = any(isinstance(value, dict) for value in rope.values())
         if kind != "default" or by_layer or rope.get("partial_rotary_factor", 1.0) != 1.0:
-            raise ValueError(
-                f"This model scales its RoPE ({rope}), which is not supported: take another model."
-            )
+            raise ValueError(f"This model scales its RoPE ({rope}), which is not supported: take another model.")
         base = rope.get("rope_theta") or base
     return float(base)
 
@@ -114,9 +109,7 @@ def config_to_hf(config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) 
     """The content of a config.json for transformers 4 and 5. Raises ValueError if no family fits."""
     fits = [f for f in FAMILIES if (f.qk_norm, f.qkv_bias) == (config.qk_norm, config.qkv_bias)]
     if not fits:
-        raise ValueError(
-            "No Hugging Face family has both QK-norm and QKV bias: switch one of them off to export."
-        )
+        raise ValueError("No Hugging Face family has both QK-norm and QKV bias: switch one of them off to export.")
     name = str(dtype).removeprefix("torch.")
     return {
         "architectures": [fits[0].architecture],

@@ -31,9 +31,7 @@ def unknown_model(name: str) -> ValueError:
     close = difflib.get_close_matches(name.lower(), known_models(), n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     known = ", ".join(known_models())
-    return ValueError(
-        f"There is no model or path {name!r}{hint}: give the path of a model folder or one of {known}."
-    )
+    return ValueError(f"There is no model or path {name!r}{hint}: give the path of a model folder or one of {known}.")
 
 
 def packaged_smollm2() -> Path | None:
@@ -83,9 +81,7 @@ def _refuse_damaged(folder: Path, begun: float) -> None:
             if digest.hexdigest() != content.name:
                 path.unlink()
                 content.unlink()
-                raise ConnectionError(
-                    f"{path.name} came damaged (by its checksum) and is thrown away: run this again."
-                )
+                raise ConnectionError(f"{path.name} came damaged (by its checksum) and is thrown away: run this again.")
 
 
 def _explain(error: BaseException, repo_id: str) -> Exception:
@@ -97,21 +93,15 @@ def _explain(error: BaseException, repo_id: str) -> Exception:
     status = next((answer.status_code for answer in answers if answer is not None), 0)
     elsewhere = "download the model elsewhere and give its folder"
     if status in (401, 403, 404):
-        return ValueError(
-            f"The hub has no model {repo_id} that you may read: check the name, or run hf auth login."
-        )
+        return ValueError(f"The hub has no model {repo_id} that you may read: check the name, or run hf auth login.")
     if any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in causes):
         return OSError(
             errno.ENOSPC, f"The disk is full for {repo_id}: free some space, or set HF_HOME to a larger one."
         )
     if any(type(each).__name__ == "OfflineModeIsEnabled" for each in causes):
-        return ConnectionError(
-            f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset that, or {elsewhere}."
-        )
+        return ConnectionError(f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset that, or {elsewhere}.")
     if status == 429 or status >= 500:
-        return ConnectionError(
-            f"The hub has trouble of its own (status {status}): ask it for {repo_id} again later."
-        )
+        return ConnectionError(f"The hub has trouble of its own (status {status}): ask it for {repo_id} again later.")
     return ConnectionError(
         f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy (HTTPS_PROXY, "
         f"SSL_CERT_FILE for a certificate of its own), set HF_ENDPOINT to a mirror, or {elsewhere}."

@@ -29,11 +29,8 @@ def load_model(
         device: "auto" takes a GPU if there is one ("cuda", else "mps"), else "cpu"; the tiny models stay on the CPU.
         dtype: "auto" is bfloat16 on "cuda" and float32 elsewhere; or "float32", "bfloat16", "float16".
 
-    Raises:
-        ValueError: for an unknown name, a damaged file, or a model that is not supported.
-        FileNotFoundError: if a file of the model is missing.
-        ConnectionError: if the model is to come from the hub, and that cannot be reached or sends something else.
-        OSError: if the disk is too small for it.
+    Raises ValueError for an unknown name, a damaged file or a model that is not supported, FileNotFoundError if a file
+    of the model is missing, and ConnectionError or OSError (a full disk) if it cannot come from the hub.
     """
     if str(name).lower() in hub.LOCAL_MODELS and device == "auto":
         device = "cpu"  # as fast there, and the outputs in the notebooks are the same everywhere
@@ -68,13 +65,10 @@ def _load(name: str | Path, device: torch.device, dtype: torch.dtype) -> tuple[C
     known = str(name).lower()
     if known in hub.LOCAL_MODELS:
         return _tiny(known, device, dtype), _course_tokenizer(ASSETS / "tokenizer.json")
+    path = Path(name).expanduser()
     if known in hub.HUB_MODELS:
         packaged = hub.packaged_smollm2() if known == "smollm2-135m" else None
-        return _load_path(packaged or hub.download(hub.HUB_MODELS[known]), device, dtype)
-    return _load_path(Path(name).expanduser(), device, dtype)
-
-
-def _load_path(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+        path = packaged or hub.download(hub.HUB_MODELS[known])
     if not path.exists():
         raise hub.unknown_model(str(path))
     if path.is_dir():
@@ -83,9 +77,7 @@ def _load_path(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Ca
         return load_gguf(path, device, dtype)
     if path.suffix == ".safetensors":
         return load_weights_file(path, device, dtype), _course_tokenizer(path.with_name("tokenizer.json"))
-    raise ValueError(
-        f"{path.name} is no model file: name a folder, a .gguf file, or a .safetensors file of ours."
-    )
+    raise ValueError(f"{path.name} is no model file: name a folder, a .gguf file, or a .safetensors file of ours.")
 
 
 def _tiny(name: str, device: torch.device, dtype: torch.dtype) -> CausalLM:

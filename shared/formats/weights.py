@@ -90,9 +90,7 @@ def build_model(
     return model.eval()
 
 
-def _require_names(
-    wanted: set[str], source: Mapping[str, Tensor], config: ModelConfig, origin: str | Path
-) -> None:
+def _require_names(wanted: set[str], source: Mapping[str, Tensor], config: ModelConfig, origin: str | Path) -> None:
     extra = {name for name in set(source) - wanted if not name.endswith("rotary_emb.inv_freq")}
     if config.tie_embeddings and "lm_head.weight" in extra:
         # Some files repeat the embedding as the output head; a head of its own must not be dropped.
@@ -118,9 +116,7 @@ def _fitting(tensor: Tensor, part: Part, shape: torch.Size, origin: str | Path) 
         fault = f"has the shape {tuple(tensor.shape)}, but its configuration says {wanted}"
         raise ValueError(f"{origin}: {part.name} {fault}; {AGAIN}.")
     if not tensor.is_floating_point():
-        raise ValueError(
-            f"{origin}: {part.name} is {tensor.dtype}: quantised weights are not supported, take others."
-        )
+        raise ValueError(f"{origin}: {part.name} is {tensor.dtype}: quantised weights are not supported, take others.")
     return tensor
 
 
@@ -162,9 +158,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     if pickled := sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt")):
-        raise ValueError(
-            f"{folder} has weights only as {pickled[0]}, which can run code: take safetensors files."
-        )
+        raise ValueError(f"{folder} has weights only as {pickled[0]}, which can run code: take safetensors files.")
     raise FileNotFoundError(f"{folder} holds no model.safetensors: download or save the model again.")
 
 

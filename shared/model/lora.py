@@ -19,7 +19,7 @@ TARGETS = ("qkv", "out", "gate_up", "down")  # every linear layer of a block
 class LoRALinear(nn.Linear):
     """A linear layer with its old weight, under its old name, and a trainable addition of low rank."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator | None = None):
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator):
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
@@ -53,19 +53,12 @@ class LoRALinear(nn.Linear):
 
 
 def add_lora(
-    model: CausalLM,
-    rank: int = 16,
-    alpha: float | None = None,
-    targets: Sequence[str] = TARGETS,
-    seed: int = 0,
+    model: CausalLM, rank: int = 16, alpha: float | None = None, targets: Sequence[str] = TARGETS, seed: int = 0
 ) -> CausalLM:
     """Freeze the model and put an adapter on the linear layers in `targets`; at first it computes what it did.
 
-    Args:
-        rank: rank of the addition; one adapter serves queries, keys and values, which are one layer here.
-        alpha: the addition is scaled by alpha / rank; 2 * rank by default.
-        targets: names among `TARGETS`.
-        seed: of A, which starts at random; B starts at zero.
+    One adapter serves queries, keys and values, which are one layer here. The addition is scaled by alpha / rank, where
+    alpha is 2 * rank by default; A starts at random, by `seed`, and B at zero.
 
     Returns the same model, changed. Raises ValueError for a rank below 1, an unknown target, or a model with adapters.
     """

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 from jinja2 import TemplateError
@@ -70,9 +69,7 @@ class Tokenizer:
         if special["eos"] is None:
             stop = stop or _end_ids(folder / "config.json")
             if not stop:
-                raise ValueError(
-                    f"No file in {folder} names the end token: add eos_token to tokenizer_config.json."
-                )
+                raise ValueError(f"No file in {folder} names the end token: add eos_token to tokenizer_config.json.")
             special["eos"] = backend.id_to_token(stop[0])
         return cls(backend, **special, stop=stop, chat_template=_chat_template(folder, settings))
 
@@ -90,9 +87,7 @@ class Tokenizer:
         """Id of one token given by its exact text."""
         found = self.backend.token_to_id(token)
         if found is None:
-            raise ValueError(
-                f"The token {token!r} is not in the vocabulary: name one that is in tokenizer.json."
-            )
+            raise ValueError(f"The token {token!r} is not in the vocabulary: name one that is in tokenizer.json.")
         return found
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
@@ -101,9 +96,7 @@ class Tokenizer:
         Raises ValueError for what is no text.
         """
         if not isinstance(text, str):
-            raise ValueError(
-                f"{repr(text)[:60]} is no text: give a prompt, such as render_prompt(problem['problem'])."
-            )
+            raise ValueError(f"{repr(text)[:60]} is no text: give a prompt, such as render_prompt(problem['problem']).")
         return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
@@ -114,11 +107,7 @@ class Tokenizer:
         return self.backend.decode(ids, skip_special_tokens=False)
 
     def apply_chat_template(
-        self,
-        messages: list[dict[str, Any]],
-        add_generation_prompt: bool = True,
-        enable_thinking: bool | None = None,
-        **variables,
+        self, messages: list[dict], add_generation_prompt: bool = True, enable_thinking: bool | None = None, **variables
     ) -> str:
         """The text of a conversation in the format that the chat model was trained on.
 
@@ -128,29 +117,20 @@ class Tokenizer:
             enable_thinking: Qwen3's switch; None leaves it to the template (there: thinking).
             variables: further variables of the template, such as `tools`.
 
-        Raises:
-            ValueError: if there is no template, no message, or the template refuses the messages.
+        Raises ValueError if there is no template or no message, or the template refuses the messages.
         """
         if self.chat_template is None:
-            raise ValueError(
-                "This tokenizer has no chat template: load a chat model, or set tokenizer.chat_template."
-            )
+            raise ValueError("This tokenizer has no chat template: load a chat model, or set tokenizer.chat_template.")
         if not messages:
-            raise ValueError(
-                "There are no messages: give at least one, such as {'role': 'user', 'content': 'Hi'}."
-            )
+            raise ValueError("There are no messages: give at least one, such as {'role': 'user', 'content': 'Hi'}.")
         variables = {"tools": None, **self._named_tokens(), **variables}
         if enable_thinking is not None:
             variables["enable_thinking"] = enable_thinking
         try:
             template = _compile_template(self.chat_template)
-            return template.render(
-                messages=messages, add_generation_prompt=add_generation_prompt, **variables
-            )
+            return template.render(messages=messages, add_generation_prompt=add_generation_prompt, **variables)
         except (TemplateError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"The chat template cannot show these messages ({error}): check each one."
-            ) from error
+            raise ValueError(f"The chat template cannot show these messages ({error}): check each one.") from error
 
     def _named_tokens(self) -> dict[str, str]:
         ids = {"eos_token": self.eos_id, "pad_token": self.pad_id, "bos_token": self.bos_id}

@@ -47,9 +47,7 @@ def token_bars(
     rows = range(len(tokens))
     axes.barh(rows, probabilities, color=BLUE)
     axes.set_title(title, loc="left")
-    axes.set(
-        xlabel="probability", xlim=(0, 1.12), xticks=(0, 0.25, 0.5, 0.75, 1), yticks=rows, yticklabels=shown
-    )
+    axes.set(xlabel="probability", xlim=(0, 1.12), xticks=(0, 0.25, 0.5, 0.75, 1), yticks=rows, yticklabels=shown)
     axes.tick_params(axis="y", labelfontfamily="monospace", length=0)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
@@ -128,9 +126,7 @@ def accuracy_against_cost(
     groups = list(dict.fromkeys(group for group, *_ in points))
     costs = [cost for _, _, cost, _ in points]
     heights = _apart([(cost, 100 * value) for _, _, cost, (value, _, _) in points])
-    _, axes = new_figure(
-        title, x_label, "problems solved, %", figsize=(7.0, 3.6 + 0.2 * -(-len(points) // 2))
-    )
+    _, axes = new_figure(title, x_label, "problems solved, %", figsize=(7.0, 3.6 + 0.2 * -(-len(points) // 2)))
     beside = {"xytext": (8, 0), "textcoords": "offset points", "fontsize": 9, "va": "center"}
     for number, ((group, name, cost, point), height) in enumerate(zip(points, heights, strict=True), start=1):
         place = groups.index(group) % len(COLOURS)
@@ -162,9 +158,7 @@ def _apart(places: Sequence[tuple[float, float]]) -> list[float]:
 def panels(count: int, columns: int = 2, height: float = 1.7) -> list[Axes]:
     """`count` small axes in rows of `columns`, each `height` inches high, in the course's style."""
     rows = -(-count // columns)
-    with plt.rc_context(
-        {**STYLE, "font.size": 9, "axes.titlesize": 10, "figure.figsize": (7.0, height * rows)}
-    ):
+    with plt.rc_context({**STYLE, "font.size": 9, "axes.titlesize": 10, "figure.figsize": (7.0, height * rows)}):
         figure, grid = plt.subplots(rows, columns, layout="constrained", squeeze=False)
     for unused in grid.flat[count:]:
         figure.delaxes(unused)

@@ -5,12 +5,10 @@ import os
 from tqdm.auto import tqdm
 
 
-def progress_bar(
-    total: int, *, unit: str, shown: bool = True, done: int = 0, description: str | None = None
-) -> tqdm:
+def progress_bar(total: int, *, unit: str, shown: bool = True, done: int = 0) -> tqdm:
     """A bar over `total` steps of which `done` are done; invisible unless `shown`, or with the variable TQDM_DISABLE.
 
     tqdm honours that variable in a terminal but not in a notebook, where the bar would become a part of the output.
     """
     quiet = not shown or os.environ.get("TQDM_DISABLE", "") not in ("", "0")
-    return tqdm(total=total, initial=done, unit=unit, desc=description, disable=quiet)
+    return tqdm(total=total, initial=done, unit=unit, disable=quiet)

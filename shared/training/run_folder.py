@@ -9,7 +9,6 @@ from torch import Tensor
 
 from shared.formats.checkpoints import (
     checkpoint_path,
-    going_on_from,
     list_checkpoints,
     load_training_state,
     prune_checkpoints,
@@ -42,9 +41,13 @@ class RunFolder:
 
     def load(self, path: Path) -> tuple[CausalLM, dict, dict[str, Tensor]]:
         """What `save` wrote. Raises ValueError, with the way to go on, if it cannot be read."""
-        with going_on_from(path):
+        try:
             state, tensors = load_training_state(path)
             model, _ = load_model(path, device="cpu", dtype="float32")
+        except (OSError, ValueError) as error:
+            older = list_checkpoints(self.path)[:-1]
+            place = f"go on from {older[-1].name}" if older else "start anew"
+            raise ValueError(f"{error} To {place}, delete the folder {path}, which cannot be read.") from error
         return model, state, tensors
 
     def append(self, metrics: dict) -> None:
