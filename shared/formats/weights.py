@@ -71,8 +71,7 @@ def build_model(
         origin: what to call the source in errors.
         parts: the tensors that each parameter is made of; Hugging Face names if not given.
 
-    Raises:
-        ValueError: if a tensor is missing, one is left over, or one has another shape than `config` says.
+    Raises ValueError if a tensor is missing, one is left over, or one has another shape than `config` says.
     """
     parts = parts or weight_parts(config)
     _require_names({part.name for of in parts.values() for part in of}, source, config, origin)

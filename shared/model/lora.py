@@ -80,8 +80,7 @@ def add_lora(
 def merge_lora(model: CausalLM) -> CausalLM:
     """Add every adapter to its weight and take it off: plain layers, plain names, all weights trainable again.
 
-    Returns the same model, changed; `merge_lora(copy.deepcopy(model))` leaves the adapters on. Without adapters it does
-    nothing.
+    Returns the same model, changed if it has adapters; `merge_lora(copy.deepcopy(model))` leaves them on.
     """
     if not _adapters(model):
         return model

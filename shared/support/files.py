@@ -31,9 +31,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """As `atomic_file`, for a folder of files. An older model folder of that name is replaced.
 
     No system swaps two folders in one step: a process killed at that very moment leaves the older one under a hidden
-    name that ends with `.old`. Checkpoints avoid that, since each has a name of its own.
-
-    Raises ValueError if `folder` holds anything but a model, which would be lost.
+    name that ends with `.old`. Raises ValueError if `folder` holds anything but a model, which would be lost.
     """
     folder = Path(folder).expanduser().resolve()
     _ensure_replaceable(folder)

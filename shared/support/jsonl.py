@@ -14,15 +14,17 @@ def read_jsonl(path: Path | str, unfinished: bool = True) -> list[dict]:
     A last record that lacks nothing but its newline is whole, since a JSON object that was cut is no JSON.
     `unfinished=False` is for files that no run appends to: such a last line is damaged, as any other would be.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not UTF-8, or a line is no JSON object; the message names the line.
+    Raises FileNotFoundError, or ValueError if the file is not UTF-8, or a line, which is named, is no JSON object.
     """
     path = Path(path)
     *lines, last = read_utf8(path).split("\n")
     if not unfinished or _parse(last) is not None:
         lines.append(last)
-    return [_record(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    records = {number: _parse(line) for number, line in enumerate(lines, start=1) if line.strip()}
+    for number, record in records.items():
+        if record is None:
+            raise ValueError(f"Line {number} of {path.name} is damaged: restore the file, or delete that line.")
+    return list(records.values())
 
 
 def read_utf8(path: Path) -> str:
@@ -40,13 +42,6 @@ def _parse(line: str) -> dict | None:
     except json.JSONDecodeError:
         return None
     return record if isinstance(record, dict) else None
-
-
-def _record(line: str, path: Path, number: int) -> dict:
-    record = _parse(line)
-    if record is None:
-        raise ValueError(f"Line {number} of {path.name} is damaged: restore the file, or delete that line.")
-    return record
 
 
 def append_jsonl(path: Path | str, records: Iterable[dict]) -> None:
