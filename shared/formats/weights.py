@@ -115,7 +115,7 @@ def _fitting(tensor: Tensor, part: Part, shape: torch.Size, origin: str | Path) 
         fault = f"has the shape {tuple(tensor.shape)}, but its configuration says {wanted}"
         raise ValueError(f"{origin}: {part.name} {fault}; {AGAIN}.")
     if not tensor.is_floating_point():
-        raise ValueError(f"{origin}: {part.name} is {tensor.dtype}: quantised weights are not supported, take others.")
+        raise ValueError(f"{origin} holds {tensor.dtype}: quantised weights are not supported, take 16 or 32 bits.")
     return tensor
 
 

@@ -1,4 +1,4 @@
-"""Low-rank adaptation: train a small addition to frozen weights (LoRA, arXiv:2106.09685). Taught in ch06, section 6.18.
+"""Low-rank adaptation: train a small addition to frozen weights (LoRA, arXiv:2106.09685). Used in ch06, section 6.18.
 
 A linear layer's weight W stays as it is; what is learned is B A, of a rank so small that its gradients and the
 optimiser's moments take hardly any memory: y = W x + (alpha / rank) B A x.
