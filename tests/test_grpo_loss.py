@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import tensor
 
-from shared.grpo import (
-    PRESETS,
-    GRPOConfig,
+from shared.grpo.config import PRESETS, GRPOConfig
+from shared.grpo.loss import (
     cispo_objective,
     clip_objective,
     group_advantages,

@@ -61,7 +61,7 @@ def plain_loss(model, rollouts, advantages) -> torch.Tensor:
     """GRPO's first step, rollout by rollout, with no batch, mask or chunk."""
     total = 0.0
     for row, advantage in enumerate(advantages.flatten().tolist()):
-        start, end = int(rollouts.prompt_lengths[row]), int(rollouts.lengths[row])
+        start, end = len(rollouts.rows[row].prompt_ids), int(rollouts.lengths[row])
         ids = rollouts.input_ids[row, :end]
         logprobs = model(ids[None])[0].log_softmax(-1)[range(end - 1), ids[1:]][start - 1 :]
         total = total - ((logprobs - logprobs.detach()).exp() * advantage).mean()

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from shared.grpo import GRPOConfig, group_advantages, grpo_loss, truncated_weights
+from shared.grpo import GRPOConfig, group_advantages, grpo_loss
+from shared.grpo.loss import truncated_weights
 from shared.training.batches import batch_totals
 
 trl_trainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="TRL is not installed")

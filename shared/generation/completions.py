@@ -1,9 +1,8 @@
 """Generating text: greedy decoding and sampling, one prompt or many. Taught in ch02, sections 2.4 to 2.7.
 
-Prompts of different lengths are padded on the left and decoded together. A row that has finished leaves the batch.
-Several samples of a prompt share its prefill. What a row gets does not depend on the other rows, up to one thing:
-matrix products of another size may differ in their last bits, which can decide between tokens that are equally
-likely to six digits.
+Prompts of different lengths are padded on the left and decoded together. What a row gets does not depend on the other
+rows, up to one thing: matrix products of another size may differ in their last bits, which can decide between tokens
+that are equally likely to six digits.
 """
 
 import math
@@ -25,8 +24,8 @@ from shared.support.values import ensure_at_least_one
 
 # Why a completion, ours or a server's, has no end of its own: a student must not learn to end there.
 CUT_SHORT = ("length", "content_filter")
-# Prompts are read in groups of so many tokens: their intermediate results then fit a processor's cache, and prompts of
-# like length stand together, so that little of it is padding. Reading 256 prompts takes half the time.
+# Prompts are read in groups of so many tokens: the intermediate results then fit a processor's cache, with little
+# padding. Reading 256 prompts takes half the time.
 PREFILL_TOKENS = 1024
 # Parameters times rows: to hand such small products to other threads takes longer than to do them.
 ONE_THREAD_BELOW = 50_000_000
@@ -50,7 +49,7 @@ class Completion:
 
 
 class Ending:
-    """Where a text ends: with an end token, or before a stop text. Taught in ch02, section 2.6."""
+    """Where a text ends: with an end token, or before a stop text. Taught in ch02, section 2.5."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()):
         self.decode, self.stops = tokenizer.decode, stops
@@ -69,9 +68,6 @@ class Ending:
         """What a reader sees of the tokens."""
         text = self.decode(token_ids[:-1] if token_ids[-1] in self.end_ids else token_ids)
         return text[: min((text.find(stop) for stop in self.stops if stop in text), default=None)]
-
-
-# --- the loop -------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -192,9 +188,6 @@ def decode_batch(
         state.advance(tokens)
 
 
-# --- from texts to completions --------------------------------------------------------------------------------
-
-
 @torch.inference_mode()
 def generate(
     model: CausalLM,
@@ -221,8 +214,8 @@ def generate(
         max_new_tokens: the most tokens a completion may have; it also ends where the model's context does.
         temperature, top_p, top_k, min_p: see `Sampling`; temperature 0 is greedy decoding.
         num_samples: how many completions of each prompt; the same prompt several times in the list counts on.
-        first_sample: the number of each prompt's first sample, to draw more of them later: with one seed, samples
-            0 to 3 and then `first_sample=4` give what all at once give.
+        first_sample: the number of each prompt's first sample: with one seed, samples 0 to 3 and then
+            `first_sample=4` give what all at once give.
         seed: with the same seed, a prompt's n-th sample draws the same random numbers, whatever the batch; None
             draws fresh ones.
         use_cache: False computes the whole text anew at every step, to show what the cache saves.
@@ -230,11 +223,8 @@ def generate(
         progress: show a bar of the completions that are done.
         batch_size: how many completions are decoded at once, at most; bounds the memory.
 
-    Returns:
-        One completion a prompt, or a list of `num_samples` of them if that is more than 1, in the order of `prompts`.
-
-    Raises:
-        ValueError: for a prompt without tokens or one that fills the context, and for settings out of range.
+    Returns one completion a prompt, or a list of `num_samples` of them if that is more than 1. Raises ValueError for a
+    prompt without tokens or one that fills the context, and for settings out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p)
     if min(num_samples, batch_size) < 1:
@@ -277,9 +267,7 @@ def make_rows(
         prompt = tuple(tokenizer.encode(text))
         _require_room(prompt, model)
         for number in samples:
-            uniforms = (
-                [] if sampling.greedy else random_stream(seed, prompt, seen[prompt] + number, most).tolist()
-            )
+            uniforms = [] if sampling.greedy else random_stream(seed, prompt, seen[prompt] + number, most).tolist()
             rows.append(Row(prompt, min(most, model.config.context_length - len(prompt)), ending, uniforms))
         seen[prompt] += len(samples)
     return rows
@@ -316,9 +304,7 @@ def spare_threads(model: CausalLM, rows: int) -> Iterator[None]:
 def to_completion(row: Row) -> Completion:
     """A finished row as the caller sees it; raises ValueError if the model's numbers were none."""
     if any(map(math.isnan, row.logprobs)):
-        raise ValueError(
-            "The model's logits are not numbers: its weights are damaged, load an earlier checkpoint."
-        )
+        raise ValueError("The model's logits are not numbers: its weights are damaged, load an earlier checkpoint.")
     return Completion(row.ending.text(row.token_ids), row.token_ids, row.logprobs, row.finish_reason)
 
 
@@ -330,12 +316,11 @@ def _require_in_range(max_new_tokens: int, stop: str | Sequence[str] | None) -> 
 
 
 def _require_room(prompt: tuple[int, ...], model: CausalLM) -> None:
-    config = model.config
+    context = model.config.context_length
     if not prompt:
         raise ValueError("The prompt is empty: give at least one token of text to go on from.")
-    if len(prompt) >= config.context_length:
+    if len(prompt) >= context:
         raise ValueError(
-            f"The prompt has {len(prompt)} tokens and leaves no room in the context of {config.context_length}: "
-            "shorten it."
+            f"The prompt has {len(prompt)} tokens, which leaves no room in the context of {context}: shorten it."
         )
     ensure_known(torch.tensor(prompt), model, "prompt")

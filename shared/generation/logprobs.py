@@ -42,18 +42,15 @@ def token_logprobs(
         where: (rows, length - 1), False where nobody asks for the log-probability of the next token (prompts,
             padding); such places cost no work in the head.
         temperature: that of sampling; the logits are divided by it.
-        kept: (rows, length - 1, vocab_size), True for the tokens that the sampler's filters left (`kept_tokens`);
-            the log-probabilities are then those among these and the one that was taken, which a rounding error may
-            have dropped (DeepSeek-V3.2, arXiv:2512.02556).
+        kept: (rows, length - 1, vocab_size), True for the tokens that the sampler's filters left (`kept_tokens`), to
+            renormalise over these and the one that was taken (DeepSeek-V3.2, arXiv:2512.02556).
         chunk: tokens that go through the head at a time; by default as many as make `CHUNK_LOGITS` logits.
         with_entropies: also return the entropy, in nats, of each distribution, without a gradient.
 
     Returns:
         (rows, length - 1) for input_ids[:, 1:], 0 outside `where`; with entropies a pair of these.
 
-    Raises:
-        ValueError: for a temperature or chunk that is not positive, shapes that do not fit, or a token that the model
-            does not know.
+    Raises ValueError for a temperature or chunk that is not positive, shapes that do not fit, or an unknown token.
     """
     _require_fitting(model, input_ids, where, temperature, kept)
     where = torch.ones_like(input_ids[:, 1:], dtype=torch.bool) if where is None else where.bool()
@@ -79,9 +76,7 @@ def score_tokens(
     return every.gather(-1, targets.unsqueeze(-1)).squeeze(-1), entropies
 
 
-def in_chunks(
-    score: Callable[..., tuple[Tensor, ...]], rows: Sequence[Tensor], size: int
-) -> Sequence[Tensor]:
+def in_chunks(score: Callable[..., tuple[Tensor, ...]], rows: Sequence[Tensor], size: int) -> Sequence[Tensor]:
     """Apply `score` to `size` rows of the tensors at a time and join what it returns."""
     if len(rows[0]) <= size:
         return score(*rows)  # one chunk's memory is needed in any case
@@ -139,8 +134,7 @@ def kept_tokens(model: CausalLM, input_ids: Tensor, sampling: Sampling, *, where
 def recomputed_blocks(model: CausalLM) -> Iterator[None]:
     """Meanwhile, a layer keeps nothing but its input for the backward pass and computes the rest again there.
 
-    That is a third more work for a fraction of the memory (arXiv:1604.06174). The backward pass itself may come after
-    the block. Without gradients it changes nothing.
+    That is a third more work for a fraction of the memory (arXiv:1604.06174). The backward pass may come after it.
     """
     for block in model.blocks:
         block.forward = partial(recomputed, block.forward)
@@ -155,15 +149,11 @@ def _require_fitting(
     model: CausalLM, input_ids: Tensor, where: Tensor | None, temperature: float, kept: Tensor | None
 ) -> None:
     if temperature <= 0:
-        raise ValueError(
-            f"temperature is {temperature}: log-probabilities need the positive one of sampling."
-        )
+        raise ValueError(f"temperature is {temperature}: log-probabilities need the positive one of sampling.")
     ensure_known(input_ids, model)
     shape = (len(input_ids), input_ids.shape[1] - 1)
     if where is not None and where.shape != shape:
-        raise ValueError(
-            f"where is {tuple(where.shape)}, but must be {shape}: one value a token after the first."
-        )
+        raise ValueError(f"where is {tuple(where.shape)}, but must be {shape}: one value a token after the first.")
     shape = (*shape, model.config.vocab_size)
     if kept is not None and kept.shape != shape:
         raise ValueError(f"kept is {tuple(kept.shape)}, but must be {shape}: one value a place and token.")

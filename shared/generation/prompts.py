@@ -25,6 +25,4 @@ def render_prompt(problem: str, style: str = "direct") -> str:
 
 def render_revision_prompt(problem: str, draft: str) -> str:
     """The text that asks to check a draft answer, step by step, and to revise it (self-refinement)."""
-    return (
-        f"Problem: {problem.strip()}\nDraft:{draft.rstrip()}\nCheck the draft, then answer in {BOX}.\nCheck:"
-    )
+    return f"Problem: {problem.strip()}\nDraft:{draft.rstrip()}\nCheck the draft, then answer in {BOX}.\nCheck:"

@@ -95,13 +95,9 @@ def filter_min_p(logits: Tensor, share: float) -> Tensor:
 
 
 def sample_token(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw one token a row by inverting the cumulative distribution.
+    """Draw one token a row, (batch,), by inverting the cumulative distribution; never one of probability 0.
 
-    Args:
-        probabilities: (batch, vocab), non-negative.
-        uniforms: (batch,), random numbers in [0, 1).
-
-    Returns token ids (batch,), never one of probability 0.
+    `probabilities` are (batch, vocab); `uniforms` are random numbers in [0, 1), (batch,).
     """
     cumulative = probabilities.cumsum(dim=-1)
     # The total is near 1; a random number is at most 1 - 2 ** -24, so the product stays below it.

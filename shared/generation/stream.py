@@ -38,9 +38,7 @@ def stream(
 
 
 @torch.inference_mode()  # left at every yield, so that the caller's code runs as before
-def pieces(
-    model: CausalLM, tokenizer: Tokenizer, row: Row, sampling: Sampling, use_cache: bool
-) -> Iterator[str]:
+def pieces(model: CausalLM, tokenizer: Tokenizer, row: Row, sampling: Sampling, use_cache: bool) -> Iterator[str]:
     """The text of a row while it grows."""
     state, shown = prefill(model, tokenizer, [row], use_cache), 0
     steps = decode_batch(state, [row], partial(next_tokens, sampling))

@@ -1,4 +1,4 @@
-"""Long runs of reinforcement learning from the command line. Taught in ch06, section 6.18.
+"""Long runs of reinforcement learning from the command line. Used in ch06, section 6.18.
 
     python -m shared.grpo --help
     python -m shared.grpo --model tiny --preset dapo --steps 200 --out runs/dapo

@@ -3,11 +3,10 @@
     GRPOConfig()                                      GRPO with this course's defaults
     GRPOConfig(preset="dapo", steps=200)              what DAPO switches, for 200 steps
     GRPOConfig(preset="dapo", clip_high=0.2)          DAPO without its higher upper bound
-    dataclasses.replace(config, seed=1)               the same settings with another seed
 
-A switch that is left at None takes the preset's value as soon as the object is made, so reading it gives that value;
-for another preset make another GRPOConfig, since `replace` keeps every switch as it stands. A preset takes over what
-its paper changes in the algorithm, not its learning rate, its batch or its number of steps.
+A switch that is left at None takes the preset's value as soon as the object is made; for another preset make another
+GRPOConfig, since `dataclasses.replace` keeps every switch as it stands. A preset takes over what its paper changes in
+the algorithm, not its learning rate, its batch or its number of steps.
 """
 
 from dataclasses import KW_ONLY, dataclass
@@ -45,8 +44,7 @@ PRESETS: dict[str, dict] = {
     # DAPO, arXiv:2503.14476: every token of the batch counts alike, rare tokens may rise further ("clip-higher"), and
     # prompts are drawn until the batch is full of groups with signal. Its length penalty is not in here.
     "dapo": {"aggregation": "token", "clip_high": 0.28, "filter_zero_signal": True, "dynamic_sampling": True},
-    # TRL's loss type of this name: GRPO with the mean over the tokens of the batch. TRL takes each micro-batch's own
-    # number of tokens, and so depends on its size; here it is the whole batch's.
+    # TRL's loss type of this name: GRPO with the mean over the tokens of the batch (TRL: of each micro-batch).
     "bnpo": {"aggregation": "token"},
     # GSPO, arXiv:2507.18071: one ratio a rollout, the geometric mean of its tokens' ratios, and much narrower bounds.
     "gspo": {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
@@ -92,17 +90,15 @@ class GRPOConfig(TrainingConfig):
         kl_coef             weight of the KL term to the reference model; 0 needs no reference model
         kl_estimator        "k1", "k2" or "k3", see `kl_estimate`
         kl_reweighted       KL term times the policy ratio, so that its gradient is unbiased at each position
-        tis_cap             truncated importance sampling: weights of at most this; 0 is off
-        off_policy_mask     drop rollouts with a negative advantage whose tokens have become less likely by more than
-                            this, in nats a token; 0 is off
+        tis_cap             truncated importance sampling: weights of at most this; 0: off
+        off_policy_mask     drop rollouts with a negative advantage that became less likely by more nats a token; 0: off
         keep_sampling_mask  log-probabilities are renormalised over the tokens that top-p and top-k left at sampling
         filter_zero_signal  groups with equal rewards are left out of the batch
-        dynamic_sampling    more prompts are drawn, at most `max_draws` times, until the batch is full of groups with
-                            signal
+        dynamic_sampling    prompts are drawn, at most `max_draws` times, until the batch is full of groups with signal
 
-    Rewards: `reward_weights`, one a reward; () means 1 each. A step takes `prompts_per_step` prompts with `group_size`
-    rollouts each, and uses them `inner_epochs` times (the paper's mu). Sampling: `temperature`, `top_p`, `top_k` (0
-    keeps all). `ref_every`: renew the reference model every so many steps; None never.
+    `reward_weights` are one a reward; () means 1 each. A step takes `prompts_per_step` prompts with `group_size`
+    rollouts each, and uses them `inner_epochs` times (the paper's mu). `top_k` 0 keeps all tokens. The reference model
+    is renewed every `ref_every` steps; None never.
 
     Raises ValueError for an unknown preset or a value out of range.
     """

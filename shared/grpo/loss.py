@@ -4,9 +4,8 @@ Shapes: `rollouts` rows, one a completion, padded to `length` tokens; `mask` is 
 token among them, and 0 on everything else. Log-probabilities are those of the sampled tokens, natural logarithms, at
 the temperature they were sampled at.
 
-Where the papers leave room, this follows TRL's GRPOTrainer, against which `tests/test_grpo_trl.py` compares it:
-unbiased standard deviation plus 1e-4; sequence-level ratios for which the mean over a rollout counts; truncated
-importance sampling and the off-policy mask act on the policy term and not on the KL term.
+Where the papers leave room, this follows TRL's GRPOTrainer (`tests/test_grpo_trl.py` compares them): unbiased standard
+deviation plus 1e-4; importance sampling and off-policy mask act on the policy term and not on the KL term.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,23 +25,17 @@ def group_advantages(rewards: Tensor, mode: str = "grpo", weights: Sequence[floa
 
     With r the reward, mean and std over the rollouts of one prompt:
 
-        grpo       (r - mean) / (std + 1e-4)              arXiv:2402.03300
-        dr_grpo    r - mean                               arXiv:2503.20783
-        batch      (r - mean) / (std over the batch + 1e-4)                arXiv:2508.08221
-        gdpo       grpo's for each of several rewards, their weighted sum, divided by (its std over the batch + 1e-4)
-                                                          arXiv:2601.05242
+        grpo       (r - mean) / (std + 1e-4)                       arXiv:2402.03300
+        dr_grpo    r - mean                                        arXiv:2503.20783
+        batch      (r - mean) / (std over the batch + 1e-4)        arXiv:2508.08221
+        gdpo       grpo's for each of several rewards, their sum divided by its own std over the batch + 1e-4
+                                                                   arXiv:2601.05242
 
-    The advantages of a group sum to 0, and are exactly 0 where its rewards are equal, so that
-    `advantages.any(dim=1)` tells the groups with signal. Taught in ch07, section 7.7.
+    They are exactly 0 where the rewards of a group are equal, so that `advantages.any(dim=1)` tells the groups with
+    signal. `rewards` are (prompts, group), or (prompts, group, rewards) for several, which all modes but "gdpo" add up
+    first; `weights` are one a reward, None for 1 each. Taught in ch07, section 7.7.
 
-    Args:
-        rewards: (prompts, group), or (prompts, group, rewards) for several; all modes but "gdpo" add those up first.
-        mode: one of the above.
-        weights: one a reward; None for 1 each.
-
-    Raises:
-        ValueError: unknown mode, another number of dimensions or weights, or a group of one, whose only rollout has
-            nothing to be compared with.
+    Raises ValueError for an unknown mode, another number of dimensions or weights, or a group of one.
     """
     ensure_groups(rewards, mode, weights)
     rewards = rewards.reshape(*rewards.shape[:2], -1) * 1.0  # (prompts, group, rewards), no integers
@@ -86,13 +79,11 @@ def ensure_groups(rewards: Tensor, mode: str, weights: Sequence[float] | None) -
 def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: str = "token") -> Tensor:
     """How much likelier the policy has made each token since it was sampled: (rollouts, length), 1 outside the mask.
 
-        token       r_t = exp(logprob_t - old_logprob_t)                             PPO, GRPO
-        sequence    r = exp(mean over the rollout's tokens of (logprob - old_logprob)), the same for all of them: the
-                    geometric mean of the token ratios                               GSPO, arXiv:2507.18071
+        token       exp(logprob - old_logprob)                                                  PPO, GRPO
+        sequence    their geometric mean over the rollout's tokens, the same for all of them    GSPO, arXiv:2507.18071
 
-    The sequence's ratio is the geometric mean because the product of hundreds of ratios over- or underflows and
-    depends on the length. Taught in ch06, section 6.10 (token), and ch07, section 7.4
-    (sequence). Raises ValueError for another level.
+    A product of hundreds of ratios would over- or underflow, and depend on the length. Raises ValueError for another
+    level. Taught in ch06, section 6.10 (token), and ch07, section 7.4 (sequence).
     """
     log_ratio = (logprobs - old_logprobs).masked_fill(mask == 0, 0.0)
     if level == "sequence":
@@ -107,16 +98,9 @@ def clip_objective(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high
     """PPO's clipped objective, to be maximised: min(r A, clip(r, 1 - clip_low, 1 + clip_high) A).
 
     Once a token with A > 0 is likelier than 1 + clip_high times what it was, or one with A < 0 less likely than
-    1 - clip_low times, its gradient is 0. On the other side it never is: what went the wrong way is always mended.
-    That is why it is `min` for both signs of A (arXiv:1707.06347, arXiv:2402.03300).
-    Taught in ch06, section 6.10; ch07, section 7.3.
-
-    Args:
-        ratio: (rollouts, length).
-        advantages: (rollouts,), or (rollouts, 1), or one a token.
-        clip_low, clip_high: both 0.2 in GRPO; DAPO's "clip-higher" is 0.2 and 0.28 (arXiv:2503.14476).
-
-    Returns (rollouts, length).
+    1 - clip_low times, its gradient is 0. On the other side it never is: what went the wrong way is always mended
+    (arXiv:1707.06347, arXiv:2402.03300). `ratio` is (rollouts, length), as is what is returned; `advantages` are
+    (rollouts,), (rollouts, 1) or one a token. Taught in ch06, section 6.10; ch07, section 7.3.
     """
     advantages = advantages.reshape(len(ratio), -1)  # never (length,) by accident
     return torch.minimum(ratio * advantages, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages)
@@ -134,9 +118,8 @@ def cispo_objective(logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip_lo
 def truncated_weights(old_logprobs: Tensor, sampler_logprobs: Tensor, cap: float) -> Tensor:
     """Truncated importance sampling: min(exp(old_logprob - sampler_logprob), cap), (rollouts, length), no gradient.
 
-    The engine that samples and the one that trains give the same weights slightly different probabilities. The weight
-    corrects for it, and the cap bounds its variance (TIS, Yao et al. 2025; Olmo 3, arXiv:2512.13961, cap 2).
-    Taught in ch07, section 7.11.
+    It corrects for small differences between the engine that samples and the one that trains; the cap bounds its
+    variance (TIS, Yao et al. 2025; Olmo 3, arXiv:2512.13961, cap 2). Taught in ch07, section 7.11.
     """
     log_ratio = (old_logprobs - sampler_logprobs).detach()
     return log_ratio.clamp(max=MAX_LOG_RATIO).exp().clamp(max=cap)
@@ -148,8 +131,7 @@ def off_policy_keep(
     """1 for rollouts to learn from, 0 for those to drop: (rollouts, 1), no gradient.
 
     Dropped are those with A < 0 whose mean over tokens of (sampler_logprob - logprob) is above the threshold: wrong
-    answers that the policy would hardly write any more teach it little and destabilise it (off-policy sequence
-    masking, DeepSeek-V3.2, arXiv:2512.02556). Taught in ch07, section 7.11.
+    answers that the policy would hardly write any more (DeepSeek-V3.2, arXiv:2512.02556). Taught in ch07, section 7.11.
     """
     moved = (sampler_logprobs - logprobs.detach()).masked_fill(mask == 0, 0.0).sum(dim=-1, keepdim=True)
     stale = moved / mask.sum(dim=-1, keepdim=True).clamp(min=1) > threshold
@@ -191,21 +173,16 @@ def grpo_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss to minimise, -aggregate(weight x objective - kl_coef x KL), and `loss_metrics`.
 
-    Taught in ch07, section 7.12.
-
     Args:
         logprobs: (rollouts, length), of the policy; the only ones that get a gradient.
         old_logprobs: the same before the first step on this batch; None if this is the first step.
         ref_logprobs: of the reference model; needed if kl_coef is not 0, else for the metrics only.
         advantages: (rollouts,).
-        mask: (rollouts, length), 1 on a completion's tokens.
-        config: which variant.
         sampler_logprobs: what the generating engine gave, for tis_cap and off_policy_mask; None for old_logprobs.
-        totals: `batch_totals` of the whole batch, if this is a micro-batch of it; losses and metrics are then this
-            micro-batch's share, to be added up.
+        totals: `batch_totals` of the whole batch, if this is a micro-batch, whose share is then returned.
 
     Returns a scalar, 0 if nothing is in the mask, and a dict of plain numbers. Raises ValueError if shapes do not fit
-    or the reference is missing.
+    or the reference is missing. Taught in ch07, section 7.12.
     """
     ensure_shapes(logprobs, (old_logprobs, ref_logprobs, sampler_logprobs), advantages, mask, config)
     logprobs, old_logprobs, ref_logprobs, sampler_logprobs = (
@@ -241,19 +218,14 @@ def policy_objective(logprobs: Tensor, ratio: Tensor, advantages: Tensor, config
 
 
 def correction_weights(
-    logprobs: Tensor,
-    old_logprobs: Tensor,
-    sampler_logprobs: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    config: GRPOConfig,
+    logprobs: Tensor, old: Tensor, sampler: Tensor, advantages: Tensor, mask: Tensor, config: GRPOConfig
 ) -> Tensor:
     """`truncated_weights` times `off_policy_keep`, as far as the configuration has them: (rollouts, length), else 1."""
     weights = torch.ones_like(logprobs)
     if config.tis_cap:
-        weights = weights * truncated_weights(old_logprobs, sampler_logprobs, config.tis_cap)
+        weights = weights * truncated_weights(old, sampler, config.tis_cap)
     if config.off_policy_mask:
-        weights = weights * off_policy_keep(logprobs, sampler_logprobs, advantages, mask, config.off_policy_mask)
+        weights = weights * off_policy_keep(logprobs, sampler, advantages, mask, config.off_policy_mask)
     return weights
 
 
@@ -261,9 +233,8 @@ def kl_term(logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor, mask: 
     """The configuration's KL estimate of each token, (rollouts, length), times the token's ratio if `kl_reweighted`.
 
     Tokens come from the old policy, but KL(policy || reference) is a mean over the policy's own. The ratio corrects for
-    that, and since it has a gradient itself, the whole has the true gradient of each position's KL, its prefix given,
-    with k1 or k3 and even where the ratio is 1 (DeepSeek-V3.2, arXiv:2512.02556). k2 has it without the ratio.
-    Taught in ch07, section 7.5.
+    that, and having a gradient itself, it gives k1 and k3 the true one of each position's KL, even where it is 1
+    (DeepSeek-V3.2, arXiv:2512.02556). k2 has it without the ratio. Taught in ch07, section 7.5.
     """
     kl = kl_estimate(logprobs, ref_logprobs, config.kl_estimator)
     return kl * policy_ratio(logprobs, old_logprobs, mask) if config.kl_reweighted else kl
@@ -272,9 +243,8 @@ def kl_term(logprobs: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor, mask: 
 def clip_fractions(ratio: Tensor, advantages: Tensor, config: GRPOConfig) -> dict[str, Tensor]:
     """Where PPO's clip takes a token's gradient away, or would, as 0 and 1, (rollouts, length) each.
 
-    `clip_low`: ratio < 1 - clip_low and A < 0; `clip_high`: ratio > 1 + clip_high and A > 0. A ratio out of bounds on
-    the other side keeps its gradient, so it does not count. CISPO caps the weight whatever the sign of A, and the plain
-    objective nothing; both are counted in the same way, as in TRL.
+    A ratio out of bounds on the other side keeps its gradient, so it does not count. With other objectives the same is
+    counted, as in TRL.
     """
     advantages = advantages.reshape(len(ratio), -1)
     low = (ratio < 1 - config.clip_low) & (advantages < 0)
@@ -287,13 +257,9 @@ def loss_metrics(
 ) -> dict[str, float]:
     """The means of what is watched over the batch's tokens, or over its rollouts if the ratio is one a rollout.
 
-        weight       of truncated importance sampling and the off-policy mask; 1 if neither is on
-        ratio        of the policy to the old policy
-        clip_low, clip_high    shares, see `clip_fractions`
-        kl_old       k3 estimate of KL(old policy || policy)
-        kl_ref       k3 estimate of KL(policy || reference), if there is one
-
-    With the totals of a whole batch, a micro-batch's metrics are its share: the shares add up to the batch's.
+    `weight` is that of importance sampling and off-policy mask, `ratio` that of the policy to the old policy;
+    `clip_low` and `clip_high` are shares (`clip_fractions`); `kl_old` and `kl_ref` are k3 estimates of KL(old policy ||
+    policy) and KL(policy || reference). With the totals of a whole batch, those of its micro-batches add up to it.
     """
     return {name: aggregate(values.detach(), mask, level, **totals).item() for name, values in watched.items()}
 

@@ -9,14 +9,10 @@ from shared.grpo.rollouts import Reward, reward_correct
 
 
 def reward_list(rewards: Reward | Sequence[Reward] | None) -> list[Reward]:
-    """The reward functions as a list; None stands for the verifier.
-
-    Raises ValueError for an empty list, or for what is no function.
-    """
+    """The reward functions as a list; None stands for the verifier. Raises ValueError if one is no function."""
     if rewards is None:
         return [reward_correct]
-    several = isinstance(rewards, Iterable) and not callable(rewards)
-    functions = list(rewards) if several else [rewards]
+    functions = list(rewards) if isinstance(rewards, Iterable) and not callable(rewards) else [rewards]
     if not functions or not all(map(callable, functions)):
         raise ValueError(f"rewards is {rewards!r}: give a function (text, problem) -> float, or several.")
     return functions
@@ -33,10 +29,7 @@ def reward_names(rewards: Sequence[Reward], weights: Sequence[float]) -> list[st
 def split_problems(
     problems: list[dict], held_out: Sequence[dict] | None, rewards: Sequence[Reward], config: GRPOConfig
 ) -> tuple[list[dict], list[dict]]:
-    """Problems to train on and to evaluate on.
-
-    Raises ValueError if there are too few, or if one lacks a field that will be asked for.
-    """
+    """Problems to train on and to evaluate on. Raises ValueError if there are too few, or if one lacks a field."""
     needed = ("problem", "answer") if reward_correct in rewards else ("problem",)
     for number, problem in enumerate(problems, start=1):
         missing = [name for name in needed if not isinstance(problem, dict) or name not in problem]

@@ -1,4 +1,4 @@
-r"""Rollouts: what the policy writes for a batch of problems, and its rewards. Taught in ch06, sections 6.3 to 6.10.
+"""Rollouts: what the policy writes for a batch of problems, and its rewards. Taught in ch06, sections 6.3 to 6.10.
 
 A reward is a callable (completion_text, problem) -> float. One of your own is any such function; it must return a
 finite number for whatever text a model may write.
@@ -36,9 +36,8 @@ def reward_correct(text: str, problem: dict) -> float:
 def reward_format(text: str, problem: dict) -> float:
     r"""1.0 if the text is `<think>`, some thinking, `</think>`, then a text with a `\boxed{...}`; else 0.0.
 
-    Strict: each tag occurs once, nothing but white space stands before the first, the thinking is not empty, and the
-    box comes after the thinking. What the thinking is made of does not matter: `a < b` in it is fine. The answer need
-    not be right, so `problem` is not looked at. Never raises on any text. After DeepSeek-R1's format reward
+    Each tag occurs once, nothing but white space stands before the first, and the thinking is not empty. The answer
+    need not be right, so `problem` is not looked at. Never raises on any text. After DeepSeek-R1's format reward
     (arXiv:2501.12948). Taught in ch07, section 7.6.
     """
     before, _, rest = str(text).partition("<think>")
@@ -77,25 +76,14 @@ class Rollouts:
         return torch.tensor([row.rewards for row in self.rows]).unflatten(0, (-1, self.group_size))
 
     @cached_property
-    def prompt_lengths(self) -> Tensor:
-        """Number of prompt tokens of each row, (rollouts,)."""
-        return torch.tensor([len(row.prompt_ids) for row in self.rows])
-
-    @cached_property
-    def completion_lengths(self) -> Tensor:
-        """Number of tokens that were sampled for each row, the end token among them, (rollouts,)."""
-        return torch.tensor([len(row.completion.token_ids) for row in self.rows])
-
-    @property
     def lengths(self) -> Tensor:
         """Number of tokens of each row without its padding, (rollouts,)."""
-        return self.prompt_lengths + self.completion_lengths
+        return torch.tensor([len(row.prompt_ids) + len(row.completion.token_ids) for row in self.rows])
 
     @cached_property
     def padded(self) -> tuple[Tensor, Tensor]:
-        """`input_ids` and `mask`, which follows from the lengths: the pad token may be the end token, which counts."""
-        starts = [row.prompt_ids for row in self.rows]
-        written = [row.completion.token_ids for row in self.rows]
+        """`input_ids` and `mask`."""
+        starts, written = zip(*((row.prompt_ids, row.completion.token_ids) for row in self.rows), strict=True)
         return pad_rows(starts, written, self.pad_id)
 
     @property
@@ -110,27 +98,14 @@ class Rollouts:
 
 
 def sample_rollouts(
-    model: CausalLM,
-    tokenizer: Tokenizer,
-    problems: Sequence[dict],
-    rewards: Sequence[Reward],
-    config: GRPOConfig,
-    *,
-    seed: int,
+    model: CausalLM, tokenizer: Tokenizer, problems: list[dict], rewards: list[Reward], config: GRPOConfig, *, seed: int
 ) -> Rollouts:
     """Answer every problem `config.group_size` times, all in one batch, and reward what comes out.
 
-    Taught in ch06, section 6.10.
-
-    Args:
-        rewards: functions (text, problem) -> float.
-        seed: of all draws; another step needs another one.
-
-    Raises ValueError if a reward is not a finite number.
+    Another step needs another seed. Raises ValueError if a reward is not a finite number. Taught in ch06, section 6.10.
     """
     prompts = [render_prompt(problem["problem"], config.prompt_style) for problem in problems]
-    names = ("max_new_tokens", "temperature", "top_p", "top_k")
-    settings = {name: getattr(config, name) for name in names}
+    settings = {name: getattr(config, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k")}
     groups = generate(model, tokenizer, prompts, num_samples=config.group_size, seed=seed, **settings)
     rows = []
     for problem, prompt, group in zip(problems, prompts, groups, strict=True):
@@ -157,14 +132,14 @@ def give_reward(reward: Reward, text: str, problem: dict) -> float:
 def rollout_metrics(
     rollouts: Rollouts, advantages: Tensor, names: Sequence[str], weights: Sequence[float] = ()
 ) -> dict[str, float]:
-    """What there is to say about rollouts before any training: rewards, added up, and lengths.
+    """What there is to say about rollouts before any training: rewards, added up, and lengths, means over rollouts.
 
-    `no_signal` is the share of groups in which no rollout is better than another. `names` and
-    `weights` are one a reward, () for weights of 1. All other means are over rollouts.
+    `no_signal` is the share of groups in which no rollout is better than another. `names` and `weights` are one a
+    reward, () for weights of 1.
     """
     scale = torch.tensor(weights or 1.0)
     total = (rollouts.rewards * scale).sum(dim=-1)
-    lengths = rollouts.completion_lengths.float()
+    lengths = rollouts.mask.sum(dim=1).float()
     truncated = [row.completion.finish_reason == "length" for row in rollouts.rows]
     each = rollouts.rewards.mean(dim=(0, 1)).tolist()
     return {

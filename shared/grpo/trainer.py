@@ -4,7 +4,7 @@
     history = trainer.train()
 
 `GRPO` is the algorithm as ch06 builds it, `GRPOTrainer` what ch07 adds to it: every switch of `GRPOConfig`. What all
-trainings need besides (checkpoints, metrics, guards, Ctrl-C) is in `shared.training.trainer`.
+trainings need is in `shared.training.trainer`.
 """
 
 import copy
@@ -58,14 +58,11 @@ class GRPO(Trainer):
     """Group relative policy optimisation (arXiv:2402.03300), each batch used once. Taught in ch06, section 6.12.
 
     Args:
-        model: the policy; it is trained in place.
+        model, on_step, progress: see `Trainer`.
         problems: dicts with `problem`, `answer` and whatever else the rewards look at.
         rewards: a function (completion_text, problem) -> float, or several; `reward_correct` if not given.
-        config: `GRPOConfig()` if not given.
         held_out: problems to evaluate on, if `config.eval_every` is set; if not given, the last
             `config.eval_problems` of `problems`, which are then not trained on.
-        on_step: called with the metrics of each step.
-        progress: show a bar.
     """
 
     shown: ClassVar = {"reward_mean": "reward", "length_mean": "length", "eval_accuracy": "accuracy"}
@@ -111,8 +108,7 @@ class GRPO(Trainer):
     def sample(self, problems: list[dict], draw: int = 0) -> Rollouts:
         """What the policy writes for the problems; every draw of every step has its own random numbers."""
         seed = (self.config.seed * 1_000_000 + self.step) * 1_000 + draw
-        model = self.plain_model()
-        return sample_rollouts(model, self.tokenizer, problems, self.rewards, self.config, seed=seed)
+        return sample_rollouts(self.plain_model(), self.tokenizer, problems, self.rewards, self.config, seed=seed)
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         """(prompts, group)."""
@@ -191,9 +187,9 @@ def problem_order(count: int, seed: int, epoch: int) -> list[int]:
 
 @dataclass
 class ReusedBatch(Batch):
-    """A batch with the log-probabilities that do not change while it is used, (rollouts, length - 1) each.
+    """A batch with what does not change while it is used; what the config does not need stays None.
 
-    They are of `input_ids[:, 1:]` where `mask` is True. What the config does not need stays None.
+    The log-probabilities are those of `input_ids[:, 1:]` where `mask` is True, (rollouts, length - 1).
     """
 
     sampler: Tensor | None = None
@@ -205,16 +201,11 @@ class ReusedBatch(Batch):
 class GRPOTrainer(GRPO):
     """GRPO with all switches of `GRPOConfig`: variants, a reference, reused batches. Taught in ch07, section 7.12.
 
-    The arguments are those of `GRPO`.
-
-    Attributes:
-        history: a dict of metrics for every step: `reward_mean`, `reward_std`, `reward/NAME`, `no_signal` (share of
-            groups in which no rollout is better than another), `length_mean`, `length_max`, `truncated` (share without
-            an end token), `advantage_mean`, `advantage_std`, `advantage_max`; of the rollouts that the gradient came
-            from `entropy` (nats a token), `weight`, `ratio`, `clip_low`, `clip_high`, `kl_old`, `kl_ref` as
-            `grpo_loss` defines them; `loss`, `grad_norm` (before clipping), `learning_rate`, `tokens_per_second`
-            (sampled), `seconds`, `skipped` (steps without an update because of numbers that were not finite, so far),
-            and `eval_accuracy`.
+    The arguments are those of `GRPO`. `history` holds the metrics of every step: those of `rollout_metrics`,
+    `advantage_mean`, `advantage_std`, `advantage_max`; of the rollouts that the gradient came from `entropy` (nats a
+    token) and those of `loss_metrics`; `loss`, `grad_norm` (before clipping), `learning_rate`, `tokens_per_second`
+    (sampled), `seconds`, `skipped` (steps so far without an update, for numbers that were not finite) and
+    `eval_accuracy`.
     """
 
     def __init__(self, *arguments: Any, **named: Any):
@@ -240,8 +231,7 @@ class GRPOTrainer(GRPO):
     def collect(self) -> tuple[Rollouts, dict[str, float]]:
         """Rollouts to learn from, and metrics of all that were sampled.
 
-        With dynamic sampling, groups without signal are replaced by those of other problems, as far as `max_draws`
-        reaches; what signal there is then makes a smaller batch.
+        With dynamic sampling, groups of other problems replace those without signal, as far as `max_draws` reaches.
         """
         config, rows, kept = self.config, [], []
         wanted = config.prompts_per_step * config.group_size
@@ -253,8 +243,7 @@ class GRPOTrainer(GRPO):
             if len(kept) >= wanted:
                 break
         sampled = replace(sampled, rows=rows)
-        advantages, weights = self.advantages(sampled), config.reward_weights
-        metrics = rollout_metrics(sampled, advantages, self.reward_names, weights)
+        metrics = rollout_metrics(sampled, self.advantages(sampled), self.reward_names, config.reward_weights)
         if config.dynamic_sampling or config.filter_zero_signal:
             return replace(sampled, rows=kept[:wanted]), metrics
         return sampled, metrics
@@ -275,7 +264,7 @@ class GRPOTrainer(GRPO):
     def batch(self, rollouts: Rollouts, advantages: Tensor, rows: Tensor, *totals: dict[str, int]) -> ReusedBatch:
         """A micro-batch, with the sampler's log-probabilities if they are asked for and known.
 
-        `generate` gives those before temperature and filters. With either, they are taken to be the old policy's.
+        `generate` gives those before temperature and filters; with either, the old policy's stand in for them.
         """
         config = self.config
         batch = ReusedBatch(**vars(super().batch(rollouts, advantages, rows, *totals)))
@@ -310,7 +299,7 @@ class GRPOTrainer(GRPO):
 
     @torch.no_grad()
     def look_up(self, batch: ReusedBatch) -> None:
-        """Fill in what does not change while the batch is used: the kept tokens, the reference's log-probabilities."""
+        """Fill in the kept tokens and the reference's log-probabilities."""
         config, ids, mask = self.config, batch.input_ids, batch.mask
         if config.keep_sampling_mask and filters_tokens(config):
             sampling = Sampling(config.temperature, config.top_k, config.top_p)

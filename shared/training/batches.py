@@ -6,11 +6,9 @@ from torch import Tensor
 
 
 def micro_batches(lengths: Tensor, rows: Tensor, most_tokens: int) -> Iterator[Tensor]:
-    """Cut rows into batches of similar length, each of at most `most_tokens` tokens with its padding.
+    """Cut rows, given by their numbers, into batches of similar length and at most `most_tokens` tokens with padding.
 
-    Args:
-        lengths: of all rows, (rollouts,).
-        rows: the numbers of those to cut up.
+    `lengths` are those of all rows, (rollouts,).
     """
     ordered = rows[lengths[rows].argsort(stable=True)]
     start = 0
@@ -44,16 +42,14 @@ def aggregate(
 
     (DAPO's formula divides by the tokens of a group; most code, ours too, by those of the batch.)
 
-    In a micro-batch, give the totals of the whole batch (see `batch_totals`): then the results of the micro-batches add
-    up to the whole batch's, however it is cut. Taught in ch06, section 6.7 ("sequence"), and ch07,
-    section 7.9.
-
     Args:
         values, mask: (rollouts, length); what stands outside the mask does not matter.
-        rollouts, tokens: of the whole batch; None for those of `mask`.
+        rollouts, tokens: of the whole batch (`batch_totals`), so that the results of its micro-batches add up to the
+            batch's, however it is cut; None for those of `mask`.
         max_length: a constant, the most tokens a completion may have; None for the length of `mask`.
 
-    Returns a scalar, 0 if nothing is in the mask. Raises ValueError for another mode.
+    Returns a scalar, 0 if nothing is in the mask. Raises ValueError for another mode. Taught in ch06, section 6.10. The
+    three means are compared in ch07, section 7.9.
     """
     values = values.masked_fill(mask == 0, 0.0)
     rollouts = max(1, len(mask) if rollouts is None else rollouts)

@@ -18,23 +18,15 @@ from shared.training.trainer import Trainer, TrainingStopped
 def config_parser(
     program: str, summary: str, config: type[TrainingConfig], out: str, unset: Mapping[str, str]
 ) -> argparse.ArgumentParser:
-    """A parser with the options that all have, and one for each field of the dataclass `config`.
+    """A parser of a command's options: those that all have, and one for each field of `config`.
 
-    Args:
-        program: the command, for the help.
-        out: the default of the option of this name.
-        unset: what a default of None stands for; in all other fields for "never".
+    `out` is the default of the option of this name; `unset` says what a default of None stands for, else "never".
     """
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=summary,
-        epilog=f"{config.__doc__}\n\n{TrainingConfig.__doc__}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--model", default="tiny", help="a name or path that load_model knows; default: tiny")
-    add("--device", default="auto", help="auto, cpu, cuda or mps; default: auto")
-    add("--fresh", action="store_true", help="start anew instead of going on with the run in --out")
+    raw, explained = argparse.RawDescriptionHelpFormatter, f"{config.__doc__}\n\n{TrainingConfig.__doc__}"
+    parser = argparse.ArgumentParser(prog=program, description=summary, epilog=explained, formatter_class=raw)
+    parser.add_argument("--model", default="tiny", help="a name or path that load_model knows; default: tiny")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps; default: auto")
+    parser.add_argument("--fresh", action="store_true", help="start anew instead of going on with the run in --out")
     settings = parser.add_argument_group("settings", "They are explained below.")
     hints = typing.get_type_hints(config)
     for field in fields(config):
@@ -52,11 +44,12 @@ def value_options(hint: object) -> dict:
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     if typing.get_origin(hint) is tuple:
-        return {"type": _numbers, "metavar": "A,B", "help": "one a reward; default: 1 each"}
+        return {"type": numbers, "metavar": "A,B", "help": "one a reward; default: 1 each"}
     return {"type": kind, "metavar": {str: "TEXT", int: "N", float: "X"}[kind]}
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them."""
     return tuple(map(float, text.split(",")))
 
 

@@ -73,10 +73,7 @@ class TrainingConfig:
 
 
 def make_plain(config: TrainingConfig) -> None:
-    """Turn paths into text, `~` included, numbers of numpy into Python's, and 2.0 into 2 where a count is meant.
-
-    Raises ValueError for 2.5 there.
-    """
+    """Turn paths into text, `~` included, numbers of numpy into Python's, and 2.0 into 2 where a count is meant."""
     hints = get_type_hints(type(config))
     for name in (field.name for field in fields(config)):
         value = getattr(config, name)

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from shared.support.files import atomic_file
 from shared.support.jsonl import append_jsonl, read_jsonl, write_jsonl
@@ -17,15 +16,16 @@ class MetricsLog:
 
     def __init__(self, folder: Path):
         self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
+        self.columns: list[str] = []
 
     def append(self, record: dict) -> None:
         """Add the record of one more step to both files."""
-        record = {name: _for_json(value) for name, value in record.items()}
+        no_json = [name for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
+        record = record | dict.fromkeys(no_json)
         append_jsonl(self.jsonl, [record])
-        columns = self._columns()
-        if set(record) <= set(columns):
+        if self.csv.exists() and set(record) <= set(self.columns):
             with self.csv.open("a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, columns).writerow(record)
+                csv.DictWriter(file, self.columns).writerow(record)
         else:  # the first record, or the first of a step that was evaluated
             self._write_csv(read_jsonl(self.jsonl))
 
@@ -43,16 +43,10 @@ class MetricsLog:
             self.csv.unlink(missing_ok=True)
         return records
 
-    def _columns(self) -> list[str]:
-        if not self.csv.exists():
-            return []
-        with self.csv.open(encoding="utf-8", newline="") as file:
-            return next(csv.reader(file), [])
-
     def _write_csv(self, records: list[dict]) -> None:
-        columns = list(dict.fromkeys(name for record in records for name in record))
+        self.columns = list(dict.fromkeys(name for record in records for name in record))
         with atomic_file(self.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns)
+            writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(records)
 
@@ -72,7 +66,3 @@ class MetricsBar(AbstractContextManager):
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
-
-
-def _for_json(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

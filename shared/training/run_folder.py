@@ -66,13 +66,10 @@ class RunFolder:
 
 
 def ensure_same_run(theirs: dict, ours: dict, path: Path, *, free: Iterable[str], same_start: bool) -> None:
-    """Raises ValueError if a checkpoint is of a run that was told other things than this one.
+    """Raises ValueError if the checkpoint at `path` is of a run that was told other things than this one.
 
-    Args:
-        theirs, ours: the states of the checkpoint and of this run, from `Trainer.state`.
-        path: the checkpoint.
-        free: settings that may change when a run goes on; any other would make it another run.
-        same_start: whether the model that the run began with is still needed.
+    `theirs` and `ours` are from `Trainer.state`; `free` are the settings that may change when a run goes on, and
+    `same_start` says whether it must have begun with the same model.
     """
     run, mend = (f"The run in {path.parent}", "give those, name another folder, or start anew with resume=False")
     ours = json.loads(json.dumps(ours))

@@ -1,11 +1,8 @@
 """The loop that every training of the course shares: steps, guards, going on. Taught in ch06, section 6.12.
 
-A `Trainer` takes steps until it has taken `config.steps` of them. What a step is, its subclasses say (`GRPO`, the
-distillation's trainer). Files are in `run_folder.py`; training in several processes overrides a few of these methods
-(appendix H).
-
-Nothing a step draws at random comes from a global generator: everything follows from the seed and the step's number,
-so that a checkpoint needs to hold no random state.
+What a step is, the subclasses of `Trainer` say (`GRPO`, the distillation's). Training in several processes overrides a
+few of its methods (appendix H). What a step draws at random follows from the seed and the step's number, so that a
+checkpoint needs to hold no random state.
 """
 
 import math
@@ -53,9 +50,9 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float =
 
 
 def scheduled_rate(step: int, *, peak: float, warmup: int = 0, steps: int | None = None, final: float = 0.0) -> float:
-    """The learning rate of a step, from 0: linear warm-up to `peak`, then a cosine down to `final` times it.
+    """The learning rate of a step: linear warm-up to `peak`, then a cosine down to `final` times it at step `steps`.
 
-    The cosine ends at step `steps`; without `steps`, the rate stays at the peak.
+    Without `steps`, the rate stays at the peak.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -76,22 +73,13 @@ def training_numerics(model: CausalLM, precision: str = "fp32") -> Iterator[None
     large = sum(p.numel() for p in model.parameters()) >= LARGE
     # For short rows the plain form of attention is the fastest on a processor, gradients included.
     kernel = sdpa_kernel(SDPBackend.MATH) if device == "cpu" and not large else nullcontext()
-    with (
-        torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"),
-        kernel,
-        recomputed_blocks(model) if large else nullcontext(),
-    ):
+    memory = recomputed_blocks(model) if large else nullcontext()
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"), kernel, memory:
         yield
 
 
-# --- Ctrl-C -------------------------------------------------------------------------------------------------
-
-
 class StopRequest(AbstractContextManager):
-    """Turns the first Ctrl-C (or SIGTERM, of a scheduler or torchrun) into a request: no step is left half done.
-
-    A second Ctrl-C stops at once.
-    """
+    """Turns the first Ctrl-C (or SIGTERM) into a request, so that no step is left half done; a second stops at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -131,10 +119,7 @@ class Trainer:
         on_step: called with the metrics of each step, for a live plot for example.
         progress: show a bar.
 
-    Attributes:
-        model: the trained model.
-        history: the metrics of every step so far, those before an interruption included.
-        step: number of steps taken.
+    `history` holds the metrics of every step so far, those before an interruption included; `step` counts them.
     """
 
     shown: ClassVar = {"loss": "loss"}  # metrics on the progress bar: their name and what the bar calls them
@@ -178,15 +163,13 @@ class Trainer:
     def train(self, resume: bool = True) -> list[dict]:
         """Take the steps that are left and return the metrics of all.
 
-        If `config.out` holds a checkpoint, training goes on from it, to the same weights as without the interruption;
-        its weights take the place of the given model's. With `resume=False` it starts anew and removes that run's
-        checkpoints and log.
+        If `config.out` holds a checkpoint, training goes on from it, to the same weights as without the interruption.
+        With `resume=False` it starts anew and removes that run's checkpoints and log.
 
         Raises:
             KeyboardInterrupt: at Ctrl-C, when the step is done and saved; its text says how to go on.
             TrainingStopped: see `optimizer_step`.
-            ValueError: the checkpoint is damaged, or of a run with other settings, of a model of another shape or,
-                where the first model is still needed, of another one.
+            ValueError: the checkpoint is damaged, or of a run with other settings or another model.
         """
         self.begin(resume)
         training = self.model.training
@@ -233,9 +216,8 @@ class Trainer:
     def optimizer_step(self, metrics: dict[str, float]) -> dict[str, float]:
         """Move the weights along the gradients that have been accumulated, clear these, and return more metrics.
 
-        Gradients longer than `config.grad_clip` are scaled down to it. If `metrics["loss"]` or a gradient is not
-        finite, the weights stay as they are; after `config.max_bad_steps` such steps in a row, raises
-        `TrainingStopped`.
+        If `metrics["loss"]` or a gradient is not finite, the weights stay as they are; after `config.max_bad_steps`
+        such steps in a row, raises `TrainingStopped`.
         """
         rate, norm = self.learning_rate(), self.clip_gradients()
         if math.isfinite(metrics["loss"]) and math.isfinite(norm):
@@ -266,10 +248,7 @@ class Trainer:
     def greedy_accuracy(self, problems: list[dict], prompt: str | Callable[[str], str]) -> float:
         """The share of the problems that the current model answers right."""
         limit = self.config.max_new_tokens
-        result = evaluate(self.plain_model(), self.tokenizer, problems, prompt=prompt, max_new_tokens=limit)
-        return result.accuracy
-
-    # Going on
+        return evaluate(self.plain_model(), self.tokenizer, problems, prompt=prompt, max_new_tokens=limit).accuracy
 
     def state(self) -> tuple[dict, dict[str, Tensor]]:
         """What a checkpoint must hold beside the model, as JSON can and as tensors."""
