@@ -321,6 +321,6 @@ def _require_room(prompt: tuple[int, ...], model: CausalLM) -> None:
         raise ValueError("The prompt is empty: give at least one token of text to go on from.")
     if len(prompt) >= context:
         raise ValueError(
-            f"The prompt has {len(prompt)} tokens, which leaves no room in the context of {context}: shorten it."
+            f"The prompt has {len(prompt)} tokens and leaves no room in the context of {context}: shorten it."
         )
     ensure_known(torch.tensor(prompt), model, "prompt")
