@@ -30,7 +30,6 @@ from torch.distributed.tensor import distribute_tensor
 import shared.distillation.__main__ as distillation
 import shared.grpo.__main__ as grpo
 from shared.distillation import DistillationTrainer, SFTExample
-from shared.distillation.trainer import cut_examples
 from shared.grpo import GRPOTrainer, Rollouts
 from shared.grpo.trainer import Batch
 from shared.model.lora import lora_parameters
@@ -270,8 +269,8 @@ class SpreadDistillation(Spread, DistillationTrainer):
 
     def micro_batches(self, examples: Sequence[SFTExample]) -> list[list[SFTExample]]:
         """This process's, as many as every other has; in those that it lacks no token carries loss."""
-        most, by_length = self.config.micro_batch_tokens, sorted(examples, key=len)
-        mine, missing = even_share(by_length, lambda part: cut_examples(part, most))
+        by_length = sorted(examples, key=len)
+        mine, missing = even_share(by_length, super().micro_batches)
         filler = replace(by_length[0], prompt_length=len(by_length[0]))
         return mine + [[filler]] * missing
 

@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from shared.distillation.examples import chat_question
 from shared.generation.sampling import plain_seed
 from shared.support.progress import progress_bar
 from shared.teacher.replies import Reply, split_thinking
-from shared.teacher.samples import Job, SamplesFile, Tally, chat_question, ensure_sampling, unified_problems
+from shared.teacher.samples import Job, SamplesFile, Tally, ensure_sampling, unified_problems
 
 try:
     import openai

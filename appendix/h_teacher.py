@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from appendix.h_server import Server, ServerTally, ask_server
-from shared.teacher.__main__ import GO_ON, chosen_problems, common_parser, common_settings, run
+from shared.teacher.__main__ import common_arguments, run, teacher_parser
 
 ADDRESS = "The server's address and key come from the environment, OPENAI_BASE_URL and OPENAI_API_KEY."
 OF_SERVER = ("concurrency", "timeout", "tries", "price_in", "price_out", "extra")
@@ -19,7 +19,7 @@ OF_SERVER = ("concurrency", "timeout", "tries", "price_in", "price_out", "extra"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 1 after an error, 130 after Ctrl-C."""
-    parser = common_parser("python -m appendix.h_teacher", f"{ADDRESS} {GO_ON}")
+    parser = teacher_parser("python -m appendix.h_teacher", ADDRESS)
     add, default = parser.add_argument, Server.__dataclass_fields__
     add("--server", metavar="MODEL", required=True, help="a model of the server")
     add("--seed", type=int, help="of the random draws; not sent unless given")
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ask(options: argparse.Namespace) -> ServerTally:
     settings = {name: getattr(options, name) for name in OF_SERVER}
     server = Server(options.server, stream=not options.no_stream, **settings)
-    return ask_server(chosen_problems(options), options.file, server, **common_settings(options))
+    return ask_server(server=server, **common_arguments(options))
 
 
 if __name__ == "__main__":

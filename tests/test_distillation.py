@@ -24,7 +24,7 @@ from shared.distillation import (
 )
 from shared.distillation.examples import sft_prompt
 from shared.distillation.loss import sft_loss, soft_loss, token_divergences, token_kl
-from shared.distillation.trainer import collate, cut_examples, epoch_batches
+from shared.distillation.trainer import collate, epoch_batches
 from shared.formats.checkpoints import list_checkpoints, load_training_state
 from shared.formats.loading import load_model
 from shared.generation.completions import generate
@@ -663,9 +663,8 @@ def test_two_processes_give_the_gradients_and_the_run_of_one(tmp_path, root):
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     ordered = sorted(small_distillation().next_batch(), key=len)
-    assert len(cut_examples(ordered[::2], 70)) != len(cut_examples(ordered[1::2], 70)), (
-        "one process has fewer micro-batches"
-    )
+    cut = small_distillation(micro_batch_tokens=70).micro_batches
+    assert len(cut(ordered[::2])) != len(cut(ordered[1::2])), "one process has fewer micro-batches"
     for loss in ("hard", "on_policy"):
         theirs = load_file(tmp_path / f"{loss}.safetensors")
         for name, gradient in first_gradients(small_distillation(loss=loss)).items():

@@ -16,10 +16,11 @@ from shared.evaluation.ledger import (
     plot_accuracy_against_tokens,
     plot_ledger,
     read_ledger,
-    refresh_figure,
 )
 from shared.evaluation.statistics import wilson_interval
 from shared.support.jsonl import append_jsonl, write_jsonl
+from tools import ledger as of_authors
+from tools.ledger import refresh_figure
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_the_figure_shows_every_measurement(own, monkeypatch):
 def test_the_authors_command_makes_own_rows_the_reference(own, monkeypatch, capsys):
     append_result(result(20, 40), chapter="ch03", method="direct")
     monkeypatch.setattr("sys.argv", ["ledger", "--as-reference"])
-    ledger.main()
+    of_authors.main()
     assert "Wrote 1 rows to reference.jsonl." in capsys.readouterr().out
     assert read_ledger(ledger.REFERENCE) == read_ledger()
 

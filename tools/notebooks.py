@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from course import ROOT
 from tools import sync
 from tools.cells import NotebookError
 from tools.execute import execute_all
+from tools.ledger import refresh_figure
 from tools.shown import main_notebooks, not_shown
 from tools.structure import notebook_problems
 
@@ -48,19 +48,6 @@ def chosen(names: list[str], root: Path = ROOT, *, exercises: bool = False) -> l
     return list(dict.fromkeys(found))
 
 
-def refresh_ledger() -> None:
-    """Draw the results ledger's figure anew, where the course has a ledger already."""
-    try:
-        ledger = importlib.import_module("shared.evaluation.ledger")
-    except ModuleNotFoundError as error:
-        if error.name != "shared.evaluation.ledger":
-            raise
-        return
-    refresh = getattr(ledger, "refresh_figure", None)
-    if refresh is not None:
-        print(f"Results ledger: {refresh()}")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Execute notebooks for a reader, into results/; the course's own files stay as they are."""
     if arguments.jobs < 1:
@@ -68,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths = chosen(arguments.notebooks)
     destination = None if arguments.in_place else RESULTS
     execute_all(paths, destination, arguments.jobs)
-    refresh_ledger()
+    print(f"Results ledger: {refresh_figure()}")
     where = "in place" if destination is None else f"to {destination.name}/"
     print(f"{len(paths)} notebook{'s' * (len(paths) != 1)} executed, written {where}")
     return 0

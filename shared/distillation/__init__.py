@@ -2,5 +2,5 @@
 
 from shared.distillation.config import DistillConfig
 from shared.distillation.examples import SFTExample, build_sft_examples, split_examples
-from shared.distillation.rows import load_rows
 from shared.distillation.trainer import DistillationTrainer, train_distillation
+from shared.evaluation.data import load_rows

@@ -20,6 +20,8 @@ from shared.evaluation.data import load_problems
 from shared.formats.loading import load_model
 from shared.training.command_line import config_parser, make_config, run
 
+FORM = ("prompt_style", "max_length", "with_thinking", "think_tags", "only_correct")  # of the examples
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The settings of `DistillConfig`, and what to learn from."""
@@ -32,28 +34,18 @@ def make_parser() -> argparse.ArgumentParser:
     share = "share of the problems to measure the loss on, 0 for none; default: 0.05"
     add("--validation", type=float, default=0.05, metavar="X", help=share)
     add("--problems", metavar="FILE", help="held-out problems to measure the accuracy on; default: none")
-    longest = "longer examples are left out, in tokens; default: 512"
-    add("--max-length", type=int, default=512, metavar="N", help=longest)
-    add("--no-thinking", action="store_true", help="leave out the teacher's thinking")
-    add("--no-think-tags", action="store_true", help="write the thinking without its tags")
-    add("--keep-wrong", action="store_true", help="keep solutions that the verifier rejects")
+    add("--max-length", type=int, default=512, metavar="N", help="leave out longer examples; default: 512 tokens")
+    add("--no-thinking", dest="with_thinking", action="store_false", help="leave out the teacher's thinking")
+    add("--no-think-tags", dest="think_tags", action="store_false", help="write the thinking without its tags")
+    add("--keep-wrong", dest="only_correct", action="store_false", help="keep solutions that the verifier rejects")
     return parser
 
 
-def make_trainer(
-    options: argparse.Namespace, kind: type[DistillationTrainer] = DistillationTrainer
-) -> DistillationTrainer:
+def make_trainer(options: argparse.Namespace, kind: type = DistillationTrainer) -> DistillationTrainer:
     """A trainer of this kind, as the options say."""
     model, tokenizer = load_model(options.model, device=options.device)
-    examples = build_sft_examples(
-        load_rows(options.data),
-        tokenizer,
-        prompt_style=options.prompt_style,
-        max_length=options.max_length,
-        with_thinking=not options.no_thinking,
-        think_tags=not options.no_think_tags,
-        only_correct=not options.keep_wrong,
-    )
+    form = {name: getattr(options, name) for name in FORM}
+    examples = build_sft_examples(load_rows(options.data), tokenizer, **form)
     print(f"{Path(options.data).name}: {examples.summary()}")
     train, validation = split_examples(examples, options.validation) if options.validation else (examples, [])
     return kind(

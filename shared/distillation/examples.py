@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shared.distillation.rows import Solution, read_solution
 from shared.generation.completions import CUT_SHORT
-from shared.generation.prompts import INSTRUCTIONS, render_prompt
+from shared.generation.prompts import render_prompt
 from shared.model.tokenizer import THINK_TAGS, Tokenizer
 
 PromptStyle = str | Callable[[str], str]
@@ -15,9 +15,9 @@ PromptStyle = str | Callable[[str], str]
 
 @dataclass(frozen=True)
 class SFTExample:
-    """One text to learn: a prompt, which carries no loss, and a completion that ends with the end token.
+    """One text to learn: `prompt_length` tokens without loss, then the completion's and the end token, with it.
 
-    `input_ids` are those of prompt (`prompt_length` of them), completion and end token. Taught in ch08, section 8.4.
+    Taught in ch08, section 8.4.
     """
 
     problem: str
@@ -47,19 +47,26 @@ def make_example(problem: str, prompt: str, completion: str, tokenizer: Tokenize
     return SFTExample(problem, prompt, completion, ids, len(prompt_ids))
 
 
+def chat_question(problem: str, prompt: PromptStyle) -> str:
+    """The user's message that asks for a solution: the text of a style of `render_prompt`, or a function's."""
+    if callable(prompt):
+        return prompt(problem)
+    return render_prompt(problem, prompt).removeprefix("Problem: ").removesuffix("\nAnswer:")
+
+
 def sft_prompt(
     problem: str, tokenizer: Tokenizer, prompt_style: PromptStyle = "cot", with_thinking: bool = True
 ) -> str:
     """The prompt of an example, and the one to ask the student with afterwards. Taught in ch08, section 8.4.
 
-    `prompt_style`: a style of `render_prompt`; "chat" for the tokenizer's chat format around the question and the
-    instruction of "cot", its `enable_thinking` being `with_thinking`; or a function from a problem to a prompt.
+    `prompt_style`: a style of `render_prompt`; "chat" for the tokenizer's chat format around the question of "cot", its
+    `enable_thinking` being `with_thinking`; or a function from a problem to a prompt.
     """
     if callable(prompt_style):
         return prompt_style(problem)
     if prompt_style != "chat":
         return render_prompt(problem, prompt_style)
-    question = {"role": "user", "content": f"{problem.strip()}\n{INSTRUCTIONS['cot']}"}
+    question = {"role": "user", "content": chat_question(problem, "cot")}
     return tokenizer.apply_chat_template([question], enable_thinking=with_thinking)
 
 
@@ -92,9 +99,9 @@ REASONS = {
 class SFTExamples(list[SFTExample]):
     """A list of examples. `dropped` counts the rows that were left out, by reason (see `REASONS`)."""
 
-    def __init__(self, examples: Iterable[SFTExample] = (), dropped: dict[str, int] | None = None):
+    def __init__(self, examples: Iterable[SFTExample] = ()):
         super().__init__(examples)
-        self.dropped: Counter[str] = Counter(dropped or {})
+        self.dropped: Counter[str] = Counter()
 
     def summary(self) -> str:
         """What is there and what was left out, in one sentence."""
@@ -129,9 +136,9 @@ def build_sft_examples(
     max_length: int = 512,
     only_correct: bool = True,
 ) -> SFTExamples:
-    """Examples for supervised fine-tuning from rows in any of the spellings of `shared.distillation.rows`.
+    """Examples for supervised fine-tuning from rows in any spelling of `shared.distillation.rows`.
 
-    What is left out, and counted in the result's `dropped`: solutions that the verifier rejects (rejection sampling,
+    Left out, and counted in the result's `dropped`: solutions that the verifier rejects (rejection sampling,
     arXiv:2308.01825) or that were cut short, texts with special tokens other than `<think>` tags, the same solution of
     the same problem again, and examples of more than `max_length` tokens, which are never cut: a solution without its
     end teaches the student to ramble. Taught in ch08, section 8.4.
@@ -166,21 +173,15 @@ def build_sft_examples(
 def split_examples(
     examples: Sequence[SFTExample], validation: float = 0.1, seed: int = 0
 ) -> tuple[SFTExamples, SFTExamples]:
-    """Split into examples to train on and to validate with, so that no problem is on both sides.
+    """Examples to train on, and those of the share `validation` of the problems, at least one, to validate with.
 
-    The share `validation` of the problems, at least one, goes to the second part: those whose texts come first in the
-    order of their hashes. Taught in ch08, section 8.6. Raises ValueError where a part would be empty.
+    The hashes of the problems' texts say which. Taught in ch08, section 8.6. Raises ValueError for an empty part.
     """
-
-    def place(problem: str) -> bytes:
-        return hashlib.sha256(f"{seed}-{problem}".encode()).digest()
-
-    problems = sorted({example.problem for example in examples}, key=place)
+    problems = {example.problem for example in examples}
+    problems = sorted(problems, key=lambda problem: hashlib.sha256(f"{seed}-{problem}".encode()).digest())
     if not 0 < validation < 1 or len(problems) < 2:
-        raise ValueError(
-            f"A share of {validation} of {len(problems)} problems is no split: give a share between 0 and 1, and at "
-            "least two problems."
-        )
+        found = f"A share of {validation} of {len(problems)} problems is no split"
+        raise ValueError(f"{found}: give a share between 0 and 1, and at least two problems.")
     count = min(max(1, round(validation * len(problems))), len(problems) - 1)
     chosen = set(problems[:count])
     train = SFTExamples(example for example in examples if example.problem not in chosen)

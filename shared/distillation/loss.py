@@ -1,7 +1,7 @@
 """The losses of distillation: on the teacher's text, or on its probabilities. Taught in ch08, sections 8.7 to 8.13.
 
-All are means over the completion tokens of the whole batch. A micro-batch divides by the number of tokens of the whole
-batch (`tokens`), so that the losses of the micro-batches add up to that of the batch, however it is cut.
+All are means over completion tokens. A micro-batch divides by the number of tokens of the whole batch (`tokens`), so
+that the losses of the micro-batches add up to that of the batch.
 """
 
 import torch

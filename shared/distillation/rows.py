@@ -1,32 +1,15 @@
-"""The rows that examples are made of, in any of three spellings. Used by ch08.
-
-A row is a dict:
-
-    a teacher's row (`shared.teacher`)     problem, answer, thinking, content, correct, finish_reason
-    the public sets                        problem, gtruth_answer, message_thinking, message_content
-    a problem with its solution            problem, answer, solution
-"""
+"""The rows that examples are made of: a teacher's, those of public sets, or problems with a solution. Used by ch08."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from shared.evaluation.data import read_rows
 from shared.grader.grading import extract_answer, grade
 
-SPELLINGS = {
+SPELLINGS = {  # of `shared.teacher`, of the public sets, of a problem with its solution
     "problem": ("problem",),
     "answer": ("answer", "gtruth_answer"),
     "thinking": ("thinking", "message_thinking"),
     "content": ("content", "message_content", "solution"),
 }
-
-
-def load_rows(path: Path | str) -> list[dict]:
-    """The rows of a JSON (a list of objects) or JSON Lines file. Raises FileNotFoundError or ValueError."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: give the path of a JSON or JSON Lines file.")
-    return read_rows(path)
 
 
 @dataclass(frozen=True)

@@ -45,34 +45,20 @@ def collate(examples: Sequence[SFTExample], pad_id: int, device: torch.device | 
     return input_ids.to(device), mask.to(device)
 
 
-def cut_examples(examples: Sequence[SFTExample], most_tokens: int) -> list[list[SFTExample]]:
-    """Micro-batches of similar length, of at most `most_tokens` tokens with padding."""
-    lengths = torch.tensor([len(example) for example in examples], dtype=torch.long)
-    parts = micro_batches(lengths, torch.arange(len(examples)), most_tokens)
-    return [[examples[number] for number in part.tolist()] for part in parts]
-
-
-def completion_tokens(examples: Sequence[SFTExample]) -> int:
-    """How many tokens of these examples carry loss."""
-    return sum(example.completion_length for example in examples)
-
-
 class DistillationTrainer(Trainer):
     """Distillation, as the config says: on a teacher's texts, on its probabilities, or on-policy.
-
-    Taught in ch08, section 8.8.
 
     Args:
         model: the student; it is trained in place.
         examples: what to train on, from `build_sft_examples`.
         config: in `trainer.config`, `steps` is the number that its epochs take.
-        validation, problems: other examples, and dicts with `problem` and `answer`: every `config.eval_every` steps
-            the loss on the former and greedy accuracy on the latter are measured.
+        validation, problems: other examples to measure the loss on, and dicts with `problem` and `answer` to measure
+            greedy accuracy on, every `config.eval_every` steps.
         teacher: the model whose probabilities are learned; needed unless `config.loss` is "hard".
         options: `on_step` and `progress` of `Trainer`.
 
-    Metrics of a step in `history`, beside those of `Trainer`: `epoch` (from 0), `length_mean` (completion tokens an
-    example), and where it was evaluated `eval_loss` and `eval_accuracy`.
+    Metrics in `history`, beside those of `Trainer`: `epoch` (from 0), `length_mean` (completion tokens an example), and
+    where it was evaluated `eval_loss` and `eval_accuracy`. Taught in ch08, section 8.8.
 
     Raises ValueError if there are no examples, one is longer than the model's context or of another tokenizer, or the
     teacher has another vocabulary.
@@ -100,7 +86,6 @@ class DistillationTrainer(Trainer):
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval()
         self.problems = with_ids(list(problems)[: config.eval_problems]) if problems else []
-        self.lengths = [len(example) for example in self.examples]
         self.steps_per_epoch = -(-len(self.examples) // config.batch_size)
         self.epoch, self.batches = None, []
         if config.steps is None:
@@ -118,7 +103,7 @@ class DistillationTrainer(Trainer):
         examples = self.next_batch()
         if self.config.loss == "on_policy":
             examples = self.sampled(examples)
-        tokens, loss = completion_tokens(examples), 0.0
+        tokens, loss = sum(example.completion_length for example in examples), 0.0
         for part in self.micro_batches(examples):
             part_loss = self.part_loss(self.model, part, tokens, self.teacher)
             part_loss.backward()
@@ -139,25 +124,25 @@ class DistillationTrainer(Trainer):
         epoch, place = divmod(self.step, self.steps_per_epoch)
         if self.epoch != epoch:
             self.epoch = epoch
-            self.batches = epoch_batches(self.lengths, self.config.batch_size, self.config.seed, epoch)
+            lengths = [len(example) for example in self.examples]
+            self.batches = epoch_batches(lengths, self.config.batch_size, self.config.seed, epoch)
         return [self.examples[number] for number in self.batches[place]]
 
     def micro_batches(self, examples: Sequence[SFTExample]) -> list[list[SFTExample]]:
-        """The parts of a batch whose gradients add up."""
-        return cut_examples(examples, self.config.micro_batch_tokens)
+        """The parts of a batch whose gradients add up, each of texts of similar length."""
+        lengths = torch.tensor([len(example) for example in examples], dtype=torch.long)
+        parts = micro_batches(lengths, torch.arange(len(examples)), self.config.micro_batch_tokens)
+        return [[examples[number] for number in part.tolist()] for part in parts]
 
     def sampled(self, examples: Sequence[SFTExample]) -> list[SFTExample]:
         """The examples with what the student writes now instead of what the teacher wrote."""
-        prompts, seed = [example.prompt for example in examples], self.config.seed * 1_000_000 + self.step
-        most = self.config.max_new_tokens
-        completions = generate(
-            self.plain_model(), self.tokenizer, prompts, temperature=1.0, max_new_tokens=most, seed=seed
-        )
-        texts = []
-        for example, completion in zip(examples, completions, strict=True):
-            ids = example.input_ids[: example.prompt_length] + completion.token_ids
-            texts.append(replace(example, completion=completion.text, input_ids=ids))
-        return texts
+        prompts, most = [example.prompt for example in examples], self.config.max_new_tokens
+        sampling = {"temperature": 1.0, "seed": self.config.seed * 1_000_000 + self.step}
+        written = generate(self.plain_model(), self.tokenizer, prompts, max_new_tokens=most, **sampling)
+        return [
+            replace(e, completion=own.text, input_ids=e.input_ids[: e.prompt_length] + own.token_ids)
+            for e, own in zip(examples, written, strict=True)
+        ]
 
     def evaluate(self) -> dict[str, float]:
         """The loss on the validation examples and greedy accuracy on the problems, as far as there are any."""
@@ -172,8 +157,8 @@ class DistillationTrainer(Trainer):
     @torch.no_grad()
     def validation_loss(self) -> float:
         """`sft_loss` over all validation examples."""
-        model, tokens = self.plain_model(), completion_tokens(self.validation)
-        parts = self.micro_batches(self.validation)
+        model, parts = self.plain_model(), self.micro_batches(self.validation)
+        tokens = sum(example.completion_length for example in self.validation)
         return sum(self.part_loss(model, part, tokens).item() for part in parts)
 
     def learns_from(self) -> dict[str, str]:
@@ -195,19 +180,15 @@ def ensure_fitting(
         raise ValueError("There are no examples to train on: see what build_sft_examples left out and why.")
     longest, context = max(map(len, examples + validation)), model.config.context_length
     if longest > context:
-        raise ValueError(
-            f"The longest example has {longest} tokens, but the model's context {context}: build the examples with "
-            f"max_length={context}."
-        )
+        found = f"The longest example has {longest} tokens, but the model's context {context}"
+        raise ValueError(f"{found}: build the examples with max_length={context}.")
     ensure_known(torch.tensor([max(example.input_ids) for example in examples + validation]), model)
     if config.loss != "hard" and teacher is None:
         raise ValueError(f"The loss {config.loss!r} needs a teacher: give its model, or take 'hard'.")
     theirs, ours = (one.config.vocab_size for one in (teacher or model, model))
     if theirs != ours:
-        raise ValueError(
-            f"The teacher has {theirs} tokens, the student {ours}: their probabilities can be compared only with one "
-            "vocabulary; distil on the teacher's texts instead."
-        )
+        found = f"The teacher has {theirs} tokens, the student {ours}: their probabilities cannot be compared"
+        raise ValueError(f"{found}; distil on the teacher's texts instead.")
 
 
 def train_distillation(
@@ -219,10 +200,9 @@ def train_distillation(
     resume: bool = True,
     **options,
 ) -> DistillationTrainer:
-    """Distil and return the trainer: `.model` is the student, which was trained in place, `.history` the metrics.
+    """Distil and return the trainer: `.model` is the student, trained in place, `.history` the metrics.
 
-    `options` are the other arguments of `DistillationTrainer`, `resume` is that of `Trainer.train`. Taught in ch08,
-    section 8.8.
+    `options`: see `DistillationTrainer`; `resume`: see `Trainer.train`. Taught in ch08, section 8.8.
     """
     trainer = DistillationTrainer(model, tokenizer, examples, config, **options)
     trainer.train(resume=resume)

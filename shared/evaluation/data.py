@@ -24,9 +24,7 @@ def load_minimath(split: str = "test") -> list[dict]:
 
     No problem's text is in both. `shared.tiny.corpus.generate_minimath` draws more of them from any seed.
 
-    Raises:
-        ValueError: there is no such split, or its file is damaged.
-        FileNotFoundError: its file is missing.
+    Raises ValueError if there is no such split or its file is damaged, FileNotFoundError if its file is missing.
     """
     if split not in SPLITS:
         raise ValueError(f"MiniMath has no split {split!r}: use 'test' or 'train'.")
@@ -55,12 +53,10 @@ def load_math_train(path: Path | str | None = None) -> list[dict]:
 
 
 def _from_hub(dataset: str, filename: str, loader: str) -> str:
-    """Path of one file of a hub data set, from the cache if it is there already."""
     from huggingface_hub import hf_hub_download
 
     try:
-        endpoint = os.environ.get("HF_ENDPOINT")
-        return hf_hub_download(dataset, filename, repo_type="dataset", endpoint=endpoint)
+        return hf_hub_download(dataset, filename, repo_type="dataset", endpoint=os.environ.get("HF_ENDPOINT"))
     except Exception as error:  # whatever the network library of the day raises
         raise ConnectionError(
             f"The hub cannot be reached for {dataset} ({type(error).__name__}): check the network or proxy "
@@ -73,15 +69,10 @@ def load_problems(path: Path | str) -> list[dict]:
 
     Each needs `problem`, and `answer` or a `solution` that ends in a box; what else is missing is filled in.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or empty, a field is missing or of a wrong kind, or two problems have the same
-            `unique_id`.
+    Raises FileNotFoundError if there is no such file, ValueError if it is damaged or empty, a field is missing or of a
+    wrong kind, or two problems have the same `unique_id`.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: give the path of a JSON or JSON Lines file.")
-    rows = read_rows(path, unfinished=False)
+    rows, path = load_rows(path, unfinished=False), Path(path)
     if not rows:
         raise ValueError(f"{path.name} holds no problems: give a file with at least one.")
     problems = [unify(row, f"Problem {n} of {path.name}", n) for n, row in enumerate(rows, start=1)]
@@ -89,11 +80,14 @@ def load_problems(path: Path | str) -> list[dict]:
     return problems
 
 
-def read_rows(path: Path, unfinished: bool = True) -> list[dict]:
+def load_rows(path: Path | str, unfinished: bool = True) -> list[dict]:
     """The rows of a JSON file (a list of objects) or a JSON Lines file (see `read_jsonl` for `unfinished`).
 
-    Raises ValueError if it is damaged.
+    Raises FileNotFoundError if there is no such file, ValueError if it is damaged.
     """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}: give the path of a JSON or JSON Lines file.")
     if path.suffix.lower() != ".json":
         return read_jsonl(path, unfinished)
     try:

@@ -1,8 +1,5 @@
 """Evaluate a model on problems whose answers can be checked. Taught in ch03, sections 3.10 and 3.11.
 
-    result = evaluate(model, tokenizer, load_minimath("test"), prompt="cot", max_new_tokens=200)
-    print(result)
-
 `ask_in_batches` is the loop: ask, extract, grade. `evaluate` adds what long runs need: a file to go on from, the time,
 a progress bar. What the model writes goes through `extract_answer` and `grade`; no model text is ever run as code.
 """
@@ -29,10 +26,9 @@ from shared.support.values import ensure_at_least_one
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method made of one prompt.
+    """What a method made of one prompt: the text, the answer in it (None if there is none), all tokens it took.
 
-    `text` is what the model wrote, `answer` the answer in it (None if there is none), `tokens` the number of all tokens
-    that were generated for it, `details` whatever else the method has to tell, as JSON can hold it.
+    `details` is whatever else the method has to tell, as JSON can hold it.
     """
 
     text: str
@@ -102,7 +98,7 @@ class EvalResult:
 
     A record is a dict with `unique_id`, `problem`, `answer` (the right one), `subject`, `level`, `text` (what the model
     wrote), `extracted` (the answer in it, or None), `correct`, `tokens`, `finish_reason` ("stop" or "length", where the
-    method tells) and `details`. `seconds` is the time spent on the problems, the time before an interruption included.
+    method tells) and `details`. `seconds` includes the time before an interruption.
     """
 
     records: list[dict]
@@ -191,9 +187,7 @@ def evaluate(
     results: Path | str | None = None,
     fallback: str | None = None,
 ) -> EvalResult:
-    """Ask a model every problem and grade its answers.
-
-    Taught in ch03, section 3.10.
+    """Ask a model every problem and grade its answers. Taught in ch03, section 3.10.
 
     Args:
         problems: dicts with at least `problem` and `answer`, such as `load_minimath` gives.
@@ -202,17 +196,15 @@ def evaluate(
             `functools.partial(self_consistency, num_samples=8)`.
         batch_size: how many problems the method gets at once; it changes speed and memory, not the results.
         max_new_tokens: at most so many tokens for a completion.
-        seed: for methods that draw at random. They get the same one for every batch, and are to draw for each prompt
-            from the seed and that prompt, as `generate` does; then no result depends on the batches.
-        progress: show a progress bar.
-        results: a file for the records (JSON Lines), written as they come. If it is there already, the problems in it
-            are not asked again. What the run was made with stands in a second file beside it, ending in .settings.json;
-            a method is known there by its name, so give each its own, or a `functools.partial`.
+        seed: for methods that draw at random. They are to draw for each prompt from the seed and that prompt, as
+            `generate` does; then no result depends on the batches.
+        results: a file for the records (JSON Lines), written as they come; problems that are in it already are not
+            asked again. What it was made with stands beside it, in NAME.settings.json; a method is known there by its
+            name, so give each its own, or a `functools.partial`.
         fallback: where there is no box: None for no answer, or "number" or "text" (see `extract_answer`).
 
-    Raises:
-        ValueError: there are no problems, a field is missing, the prompt style or method is unknown, or `results` was
-            made with other settings.
+    Raises ValueError if there are no problems, a field is missing, the prompt style or method is unknown, or `results`
+    was made with other settings.
     """
     problems, seed = with_ids(problems), plain_seed(seed)
     ensure_at_least_one(batch_size=batch_size, max_new_tokens=max_new_tokens)

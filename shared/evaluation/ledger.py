@@ -3,13 +3,9 @@
 A measurement is one row of a JSON Lines file, `results/ledger.jsonl` in the repository or the file that the variable
 COURSE_LEDGER names. Rows are appended and never changed; the latest of a (chapter, method, model, dataset) counts.
 The rows that the authors measured ship in `shared/assets/ledger_reference.jsonl` and stand beside the reader's own.
-
-    python -m shared.evaluation.ledger                  prints the table
-    python -m shared.evaluation.ledger --as-reference   makes the latest rows of the ledger the reference (for authors)
-    python -m shared.evaluation.ledger --figures        draws the README's two figures from the reference (for authors)
+`python -m shared.evaluation.ledger` prints the table.
 """
 
-import argparse
 import datetime
 import math
 import os
@@ -21,13 +17,12 @@ import torch
 
 from shared.assets import ASSETS
 from shared.evaluation.evaluator import EvalResult
-from shared.support.jsonl import append_jsonl, read_jsonl, write_jsonl
+from shared.support.jsonl import append_jsonl, read_jsonl
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # training does without matplotlib
 
 REFERENCE = ASSETS / "ledger_reference.jsonl"
-README_FIGURE = Path(__file__).parents[2] / "ch08" / "ledger.png"
 KEY = ("chapter", "method", "model", "dataset")
 _FIELDS = {
     **dict.fromkeys(KEY, "text"),
@@ -86,7 +81,17 @@ def read_ledger(path: Path | str | None = None) -> list[dict]:
             if _kind(row[field]) != kind:
                 found = f"{field} = {row[field]!r}, which is no {kind}"
                 raise ValueError(f"Row {number} of {path.name} has {found}: delete that line.")
-    return _latest(rows)
+    return sorted({key_of(row): row for row in rows}.values(), key=place_of)
+
+
+def key_of(row: dict) -> tuple[str, ...]:
+    """What is measured; of the rows with the same key the latest counts."""
+    return tuple(row[field] for field in KEY)
+
+
+def place_of(row: dict) -> tuple[bool, str]:
+    """Chapters first, then appendices."""
+    return row["chapter"].startswith("app"), row["chapter"]
 
 
 def _kind(value: object) -> str:
@@ -97,25 +102,11 @@ def _kind(value: object) -> str:
     return "text" if isinstance(value, str) else "other"
 
 
-def _latest(rows: list[dict]) -> list[dict]:
-    """The last row of each kind, in the order of the chapters."""
-    return sorted({_key(row): row for row in rows}.values(), key=lambda row: _place(row["chapter"]))
-
-
-def _key(row: dict) -> tuple:
-    return tuple(row[field] for field in KEY)
-
-
-def _place(chapter: str) -> tuple[bool, str]:
-    """Chapters first, then appendices."""
-    return chapter.startswith("app"), chapter
-
-
 def _side_by_side() -> list[tuple[dict | None, dict | None]]:
     """Pairs of the reader's row and the reference row, by chapter; one of the two may be missing."""
-    own, reference = ({_key(row): row for row in read_ledger(path)} for path in (None, REFERENCE))
-    keys = sorted({**own, **reference}, key=lambda key: _place(key[0]))
-    return [(own.get(key), reference.get(key)) for key in keys]
+    own, reference = ({key_of(row): row for row in read_ledger(path)} for path in (None, REFERENCE))
+    rows = sorted((own | reference).values(), key=place_of)
+    return [(own.get(key), reference.get(key)) for key in map(key_of, rows)]
 
 
 def ledger_table() -> str:
@@ -170,58 +161,22 @@ def _label(row: dict) -> str:
 def plot_accuracy_against_tokens() -> "Axes":
     """What accuracy costs: problems solved against tokens generated for one, with 95 % intervals. Taught in ch08.
 
-    Of each measurement of the tiny model on MiniMath the reader's own row counts, else the reference. Labels stand
-    beside the points, colours tell the chapters apart.
+    Of each measurement of the tiny model on MiniMath the reader's own row counts, else the reference.
     """
     from shared.plots import accuracy_against_cost
 
-    rows = _usual_rows()
+    rows = [own or reference for own, reference in _side_by_side()]
+    rows = [row for row in rows if _is_usual(row) and row["tokens_per_problem"]]
     if not rows:
         raise ValueError("The ledger has no measurement of the tiny model: run a chapter's notebook first.")
-    return accuracy_against_cost(
-        [(row["chapter"], row["method"], row["tokens_per_problem"], _point(row)) for row in rows],
-        title="What accuracy costs",
-        x_label="tokens generated for a problem (logarithmic)",
-    )
-
-
-def _usual_rows() -> list[dict]:
-    rows = (own or reference for own, reference in _side_by_side())
-    return [row for row in rows if _is_usual(row) and row["tokens_per_problem"]]
+    points = [(row["chapter"], row["method"], row["tokens_per_problem"], _point(row)) for row in rows]
+    x_label = "tokens generated for a problem (logarithmic)"
+    return accuracy_against_cost(points, title="What accuracy costs", x_label=x_label)
 
 
 def _is_usual(row: dict) -> bool:
     return (row["model"], row["dataset"]) == ("tiny", "minimath-test")
 
 
-def refresh_figure(path: Path | None = None) -> Path:
-    """Draw the ledger anew and return the figure's path, by default `ledger.png` beside the ledger.
-
-    A second figure, accuracy against tokens, stands beside it as NAME-tokens.png where the tiny model was measured.
-    """
-    path = path or ledger_path().with_suffix(".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plot_ledger().figure.savefig(path)
-    if _usual_rows():
-        plot_accuracy_against_tokens().figure.savefig(path.with_stem(f"{path.stem}-tokens"))
-    return path
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser("python -m shared.evaluation.ledger", description="The results ledger.")
-    parser.add_argument("--as-reference", action="store_true", help="make the latest rows the reference")
-    parser.add_argument("--figures", action="store_true", help="draw the README's figures from the reference")
-    arguments = parser.parse_args()
-    if arguments.as_reference:
-        merged = _latest([*read_ledger(REFERENCE), *read_ledger()])
-        write_jsonl(REFERENCE, merged)
-        print(f"Wrote {len(merged)} rows to {REFERENCE.name}.")
-    if arguments.figures:
-        os.environ["COURSE_LEDGER"] = os.devnull  # no reader's rows
-        print(f"Drew {refresh_figure(README_FIGURE).name} and its twin.")
-    print(ledger_table())
-
-
 if __name__ == "__main__":
-    main()
+    print(ledger_table())

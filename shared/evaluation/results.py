@@ -21,13 +21,39 @@ def _named(value: object) -> object:
     return getattr(value, "__qualname__", type(value).__name__) if callable(value) else value
 
 
+def beside(path: Path) -> Path:
+    """The file with what the rows in `path` were made with."""
+    return path.with_name(f"{path.name}.settings.json")
+
+
+def write_settings(path: Path, content: dict) -> None:
+    """Write the file beside `path`."""
+    with atomic_file(beside(path)) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+def read_settings(path: Path) -> dict:
+    """What stands beside `path`. Raises ValueError if it is missing or damaged."""
+    try:
+        return dict(json.loads(beside(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        told = f"{beside(path).name} is missing or damaged: restore it, or give another file."
+        raise ValueError(told) from error
+
+
+def ensure_same_settings(path: Path, before: dict, settings: dict) -> None:
+    """Raises ValueError, by name, for a setting that is not the one that the rows in `path` were made with."""
+    for name, value in settings.items():
+        if before.get(name) != value:
+            made = f"{path.name} was made with {name} = {before.get(name)!r}, not {value!r}"
+            raise ValueError(f"{made}: give another file.")
+
+
 class ResultsFile:
     """Records of one evaluation in a JSON Lines file, with its settings and its time in a file beside it.
 
-    With `path=None` nothing is read or written.
-
-    Raises:
-        ValueError: the file was made with other settings, or is damaged.
+    With `path=None` nothing is read or written. Raises ValueError if the file was made with other settings, or is
+    damaged.
     """
 
     def __init__(self, path: Path | str | None, settings: dict):
@@ -36,15 +62,7 @@ class ResultsFile:
         if self.path is not None and self.path.exists():
             records, self.seconds, before = self.read(self.path)
             self._old = {record["unique_id"]: record for record in records}
-            self._ensure_same(before)
-
-    def _ensure_same(self, before: dict) -> None:
-        for name, value in self.settings.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"{self.path.name} was made with {name} = {before.get(name)!r}, not {value!r}: "
-                    "give another file, or delete this one."
-                )
+            ensure_same_settings(self.path, before, settings)
 
     def records_of(self, problems: Sequence[dict]) -> dict[str, dict]:
         """Those problems' records that are in the file already, by `unique_id`."""
@@ -52,46 +70,30 @@ class ResultsFile:
         for problem in problems:
             record = found.get(problem["unique_id"], problem)
             if any(record.get(name) != problem[name] for name in ("problem", "answer")):
-                raise ValueError(
-                    f"{self.path.name} holds another problem under {problem['unique_id']!r}: give another file."
-                )
+                other = f"another problem under {problem['unique_id']!r}"
+                raise ValueError(f"{self.path.name} holds {other}: give another file.")
         return found
 
     def append(self, records: Sequence[dict], seconds: float) -> None:
         """Add records; `seconds` is the time of the whole run so far."""
         if self.path is not None:
             # Settings first: a file of records without them could not be continued.
-            _write_settings(self.path, seconds, self.settings)
+            write_settings(self.path, {"settings": self.settings, "seconds": round(seconds, 3)})
             append_jsonl(self.path, records)
 
     @staticmethod
     def write(path: Path | str, records: Sequence[dict], seconds: float, settings: dict) -> None:
         """Write a whole evaluation anew."""
         path = Path(path).expanduser()
-        _write_settings(path, seconds, settings)
+        write_settings(path, {"settings": settings, "seconds": round(seconds, 3)})
         write_jsonl(path, records)
 
     @staticmethod
     def read(path: Path | str) -> tuple[list[dict], float, dict]:
         """Records, seconds and settings of an evaluation."""
         path = Path(path).expanduser()
-        records, beside = read_jsonl(path), _beside(path)
+        records = read_jsonl(path)
         if any("unique_id" not in record or "correct" not in record for record in records):
             raise ValueError(f"{path.name} holds no results of an evaluation: give another file.")
-        try:
-            stored = json.loads(beside.read_text(encoding="utf-8"))
-            return records, stored["seconds"], stored["settings"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{beside.name}, the settings of {path.name}, is missing or damaged: restore it, or delete both."
-            ) from error
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".settings.json")
-
-
-def _write_settings(path: Path, seconds: float, settings: dict) -> None:
-    with atomic_file(_beside(path)) as temporary:
-        content = json.dumps({"settings": settings, "seconds": round(seconds, 3)})
-        temporary.write_text(content, encoding="utf-8")
+        stored = {"seconds": 0.0, "settings": {}} | read_settings(path)
+        return records, stored["seconds"], stored["settings"]

@@ -79,8 +79,7 @@ def paired_test(first: Sequence[bool], second: Sequence[bool]) -> PairedTest:
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean of one value a problem and its 95 % interval, (mean, low, high), by the normal approximation.
 
-    The problems are the sample: that several answers of a problem were averaged makes its value less noisy, not the
-    problems more. Raises ValueError for fewer than two values.
+    The problems are the sample, however many answers each value averages. Raises ValueError for fewer than two values.
     """
     if len(values) < 2:
         raise ValueError(f"{len(values)} values have no interval: give at least 2.")

@@ -10,16 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.model.transformer import (
-    Attention,
-    Block,
-    CausalLM,
-    FeedForward,
-    KVCache,
-    RMSNorm,
-    apply_rope,
-    attend,
-)
+from shared.model.transformer import Attention, Block, CausalLM, FeedForward, KVCache, RMSNorm, apply_rope, attend
 
 
 def speed_up(model: CausalLM) -> CausalLM:
@@ -31,9 +22,6 @@ def speed_up(model: CausalLM) -> CausalLM:
             # parameters, hence `_parameters` below). Where a part is replaced, torch drops the attribute of that name.
             vars(module).update(module.named_children())
     return model
-
-
-# --- the norm -------------------------------------------------------------------------------------------------
 
 
 class FastRMSNorm(RMSNorm):
@@ -60,9 +48,6 @@ def _constant(value: float) -> Tensor:
     """A number as a tensor: torch turns a plain one into such a tensor in each operation anew."""
     with torch.inference_mode(False):
         return torch.tensor(value)
-
-
-# --- attention ------------------------------------------------------------------------------------------------
 
 
 class FastAttention(Attention):
@@ -97,10 +82,9 @@ class FastAttention(Attention):
 
 
 def attend_fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """As `attend`, with one new token by itself: the heads of a group then differ in their query only.
+    """As `attend`, with one new token by itself: the heads of a group then stand as the rows of one product.
 
-    So they can stand as the rows of one product, and no key is repeated for each of them. On a processor, two plain
-    products are faster than SDPA where many texts have a few queries each.
+    On a processor, two plain products are faster than SDPA where many texts have a few queries each.
     """
     batch, _, length, size = q.shape
     if length > 1:
@@ -112,9 +96,6 @@ def attend_fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         scores = scores.add_(mask)
     return (scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v).reshape(batch, 1, -1)
-
-
-# --- linear layers --------------------------------------------------------------------------------------------
 
 
 class FastLinear(nn.Linear):

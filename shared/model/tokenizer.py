@@ -1,4 +1,4 @@
-"""Text to token ids and back, special tokens, and the chat format. Taught in ch02 and appendix G."""
+"""Text to token ids and back, special tokens, and the chat format. Used in ch02 and appendix G."""
 
 import json
 from collections.abc import Iterable

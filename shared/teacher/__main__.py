@@ -10,15 +10,13 @@ from shared.generation.prompts import INSTRUCTIONS
 from shared.teacher import Tally, ask_model
 
 SETS = {"minimath": lambda: load_minimath("train"), "math": load_math_train}
-DESCRIPTION = "Have a teacher solve problems, and keep the solutions that the verifier accepts."
-GO_ON = "Run the same command again to go on after a stop: no sample is asked for twice."
 SERVERS = "python -m appendix.h_teacher asks a server instead of a model of ours."
-COMMON = ("prompt", "temperature", "top_p", "max_new_tokens", "seed", "keep_rejected")
+COMMON = ("prompt", "num_samples", "temperature", "top_p", "max_new_tokens", "seed", "keep_rejected")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 1 after an error, 130 after Ctrl-C."""
-    parser = common_parser("python -m shared.teacher", f"{GO_ON} {SERVERS}")
+    parser = teacher_parser("python -m shared.teacher", SERVERS)
     add = parser.add_argument
     add("--model", required=True, help="a model by name or path: tiny, qwen3-1.7b, smollm2-135m, ...")
     add("--seed", type=int, default=0, help="of the random draws (%(default)s)")
@@ -29,42 +27,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ask(options: argparse.Namespace) -> Tally:
     model, tokenizer = load_model(options.model)
-    return ask_model(
-        chosen_problems(options), options.file, model, tokenizer, name=options.model, chat=options.chat,
-        batch_size=options.batch_size, **common_settings(options),
-    )  # fmt: skip
+    own = {"name": options.model, "chat": options.chat, "batch_size": options.batch_size}
+    return ask_model(model=model, tokenizer=tokenizer, **own, **common_arguments(options))
 
 
 # --- what the command that asks a server shares ---------------------------------------------------------------
 
 
-def common_parser(program: str, epilog: str) -> argparse.ArgumentParser:
+def teacher_parser(program: str, epilog: str) -> argparse.ArgumentParser:
     """The options of every teacher."""
-    parser = argparse.ArgumentParser(prog=program, description=DESCRIPTION, epilog=epilog)
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Have a teacher solve problems, and keep the solutions that the verifier accepts.",
+        epilog=f"Run the same command again to go on after a stop: no sample is asked for twice. {epilog}",
+    )
     add = parser.add_argument
     add("file", help="the file that the kept samples are appended to, ending in .jsonl")
     data = f"{' or '.join(SETS)} (training sets), or a JSON or JSON Lines file (%(default)s)"
     add("--problems", default="minimath", help=data)
     add("--limit", type=int, help="only the first so many problems")
-    add("--samples", type=int, default=1, help="answers a problem (%(default)s)")
+    add("--samples", type=int, default=1, dest="num_samples", help="answers a problem (%(default)s)")
     add("--prompt", choices=INSTRUCTIONS, default="cot", help="how the problem is put (%(default)s)")
     add("--temperature", type=float, default=0.7, help="0 for the likeliest answer (%(default)s)")
     add("--top-p", type=float, default=0.95, help="share of the probability that is drawn from (%(default)s)")
-    longest = "tokens of an answer at most; a longer one is rejected (%(default)s)"
-    add("--max-new-tokens", type=int, default=2048, help=longest)
+    add("--max-new-tokens", type=int, default=2048, help="a longer answer is rejected (%(default)s)")
     add("--keep-rejected", action="store_true", help="keep the texts of rejected answers in a second file")
     return parser
 
 
-def chosen_problems(options: argparse.Namespace) -> list[dict]:
-    """The problems that the options name."""
-    load = SETS.get(options.problems)
-    return (load() if load else load_problems(options.problems))[: options.limit]
-
-
-def common_settings(options: argparse.Namespace) -> dict:
+def common_arguments(options: argparse.Namespace) -> dict:
     """The arguments that `ask_model` and `ask_server` have in common."""
-    return {name: getattr(options, name) for name in COMMON} | {"num_samples": options.samples, "progress": True}
+    load = SETS.get(options.problems)
+    problems = (load() if load else load_problems(options.problems))[: options.limit]
+    settings = {name: getattr(options, name) for name in COMMON}
+    return settings | {"problems": problems, "path": options.file, "progress": True}
 
 
 def run(ask: Callable[[argparse.Namespace], Tally], options: argparse.Namespace) -> int:

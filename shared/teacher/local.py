@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from shared.distillation.examples import chat_question, sft_prompt
 from shared.generation.completions import generate
-from shared.generation.prompts import render_prompt
 from shared.generation.sampling import plain_seed
 from shared.model.fingerprint import fingerprint
 from shared.model.tokenizer import Tokenizer
@@ -13,7 +13,7 @@ from shared.model.transformer import CausalLM
 from shared.support.progress import progress_bar
 from shared.support.values import ensure_at_least_one
 from shared.teacher.replies import make_reply
-from shared.teacher.samples import Job, SamplesFile, Tally, chat_question, ensure_sampling, unified_problems
+from shared.teacher.samples import Job, SamplesFile, Tally, ensure_sampling, unified_problems
 
 
 def ask_model(
@@ -40,27 +40,25 @@ def ask_model(
 
     Args:
         problems: dicts with at least `problem` and `answer`, such as `load_minimath` gives.
-        path: the file of rows, ending in .jsonl (see `SamplesFile` for those beside it).
+        path, keep_rejected: see `SamplesFile`.
         name: what stands in the rows' field `model`.
         prompt: a style of `render_prompt`, or a function from a problem's text to a prompt.
         chat: put the question into the tokenizer's chat template, as a chat model wants it.
         num_samples: answers a problem; raise it later to get more of them.
         batch_size: how many answers are made at once.
-        keep_rejected: keep the texts of wrong or unfinished answers too, in the second file.
 
     Raises ValueError for settings out of range, problems without the fields, or a file that does not fit.
     """
     problems = unified_problems(problems)
     ensure_sampling(num_samples, temperature, top_p, max_new_tokens)
     ensure_at_least_one(batch_size=batch_size)
-    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    sampling["seed"] = plain_seed(seed)
+    limits = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    sampling = limits | {"seed": plain_seed(seed)}
 
     def render(problem: str) -> str:
-        if chat:
-            message = {"role": "user", "content": chat_question(problem, prompt)}
-            return tokenizer.apply_chat_template([message])
-        return prompt(problem) if callable(prompt) else render_prompt(problem, prompt)
+        if not chat:
+            return sft_prompt(problem, tokenizer, prompt)
+        return tokenizer.apply_chat_template([{"role": "user", "content": chat_question(problem, prompt)}])
 
     settings = {"model": name, "weights": fingerprint(model), "chat": chat, "prompt": render("Compute 1+1.")}
     with SamplesFile(path, settings | sampling, problems, keep_rejected) as file:
@@ -69,10 +67,8 @@ def ask_model(
         with progress_bar(total, unit="sample", shown=progress, done=total - len(jobs)) as bar:
             for batch, samples in _batches(jobs, batch_size):
                 prompts = [render(problem["problem"]) for problem in batch]
-                made = generate(
-                    model, tokenizer, prompts, num_samples=len(samples), first_sample=samples[0],
-                    batch_size=batch_size, **sampling,
-                )  # fmt: skip
+                drawn = {"num_samples": len(samples), "first_sample": samples[0], "batch_size": batch_size}
+                made = generate(model, tokenizer, prompts, **drawn, **sampling)
                 for problem, text, answers in zip(batch, prompts, made, strict=True):
                     prompt_tokens = len(tokenizer.encode(text))
                     for sample, each in zip(samples, answers if len(samples) > 1 else [answers], strict=True):
@@ -89,8 +85,8 @@ def _batches(jobs: list[Job], batch_size: int) -> Iterator[tuple[list[dict], ran
     for _, of_problem in groupby(jobs, key=lambda job: job[0]["unique_id"]):
         problems, samples = zip(*of_problem, strict=True)
         whole = range(samples[0], samples[-1] + 1)
-        without_gaps = len(whole) == len(samples)
-        for part in [whole] if without_gaps else [range(sample, sample + 1) for sample in samples]:
+        parts = [whole] if len(whole) == len(samples) else [range(sample, sample + 1) for sample in samples]
+        for part in parts:
             lacking.setdefault(part, []).append(problems[0])
     for samples, problems in lacking.items():
         size = max(1, batch_size // len(samples))

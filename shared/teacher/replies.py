@@ -53,11 +53,7 @@ def make_reply(completion: Completion, prompt_tokens: int) -> Reply:
 
 
 def make_row(problem: dict, sample: int, reply: Reply, model: str) -> dict:
-    """What is written down of an answer, graded. Taught in ch08, section 8.3.
-
-    The fields are those of the public distillation sets, `problem`, `answer` (the gold answer), `thinking` and
-    `content`, and what tells where it comes from.
-    """
+    """What is written down of an answer, graded; `answer` is the gold one. Taught in ch08, section 8.3."""
     answer = extract_answer(reply.content)
     return {
         "unique_id": problem["unique_id"],

@@ -1,7 +1,8 @@
 """The files that a teacher's answers go to, so that no sample is asked for twice. Used by ch08."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -9,7 +10,7 @@ from typing import TextIO
 from filelock import FileLock, Timeout
 
 from shared.evaluation.data import unify, with_ids
-from shared.generation.prompts import render_prompt
+from shared.evaluation.results import ensure_same_settings, read_settings, write_settings
 from shared.generation.sampling import Sampling
 from shared.support.jsonl import append_jsonl, read_jsonl
 from shared.support.values import ensure_at_least_one
@@ -20,10 +21,7 @@ Job = tuple[dict, int]  # a problem and the number of the sample
 
 @dataclass
 class Tally:
-    """What came of a run: `kept` and `rejected` samples, those of earlier runs into the same file included.
-
-    The rest is of this run alone: `asked` answers that came, and the tokens that were read and written for them.
-    """
+    """`kept` and `rejected` samples of all runs into a file; of this run, answers (`asked`), tokens read and written."""
 
     kept: int = 0
     rejected: int = 0
@@ -52,13 +50,6 @@ class Tally:
         )
 
 
-def chat_question(problem: str, prompt: str | Callable[[str], str]) -> str:
-    """The user's message that asks for a solution: the text of a style of `render_prompt`, or a function's."""
-    if callable(prompt):
-        return prompt(problem)
-    return render_prompt(problem, prompt).removeprefix("Problem: ").removesuffix("\nAnswer:")
-
-
 def unified_problems(problems: Sequence[dict]) -> list[dict]:
     """The problems with the course's fields. Raises ValueError as `with_ids` and `unify` do."""
     named = with_ids(problems, fields=("problem",))  # the answer may stand in the solution
@@ -79,9 +70,8 @@ class SamplesFile:
     Rejected rows stand there without their texts unless `keep_rejected`, so that a later run knows them too. What all
     were made with is in `NAME.jsonl.settings.json`. Use it in a `with` statement: one run at a time can write.
 
-    Raises:
-        ValueError: the name does not end in .jsonl, the file was made with other settings or from other problems, a
-            file is damaged or missing, or another run is writing.
+    Raises ValueError if the name does not end in .jsonl, the file was made with other settings or from other problems,
+    a file is damaged or missing, or another run is writing.
     """
 
     def __init__(self, path: Path | str, settings: dict, problems: Sequence[dict], keep_rejected: bool):
@@ -94,36 +84,32 @@ class SamplesFile:
 
     def __enter__(self) -> "SamplesFile":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(f"{self.path}.lock", timeout=0)
-        name = self.path.name
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise ValueError(f"Another run is writing {name}: wait for it, or give another file.") from error
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(FileLock(f"{self.path}.lock", timeout=0))
+            except Timeout as error:
+                told = f"Another run is writing {self.path.name}: wait for it, or give another file."
+                raise ValueError(told) from error
             self._compare_settings()
             self._read()
-            self._files = [_open(path) for path in (self.rejected_path, self.path)]
-        except BaseException:
-            self._lock.release()
-            raise
+            self._files = [stack.enter_context(_open(path)) for path in (self.rejected_path, self.path)]
+            self._opened = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for file in self._files:
-            file.close()
-        self._lock.release()
+        self._opened.close()
 
     def jobs(self, num_samples: int) -> list[Job]:
         """Every problem and number of a sample that has no row yet."""
-        wanted = ((problem, sample) for problem in self.problems for sample in range(num_samples))
-        return [job for job in wanted if _key(job) not in self.done]
+        return [job for job in self._wanted(num_samples) if _key(job) not in self.done]
 
     def tally(self, num_samples: int) -> Tally:
         """The count at the start of a run: what earlier runs have left."""
-        wanted = ((problem["unique_id"], n) for problem in self.problems for n in range(num_samples))
-        kept = [self.done[key] for key in wanted if key in self.done]
+        kept = [self.done[key] for key in map(_key, self._wanted(num_samples)) if key in self.done]
         return Tally(kept=sum(kept), rejected=len(kept) - sum(kept))
+
+    def _wanted(self, num_samples: int) -> list[Job]:
+        return [(problem, sample) for problem in self.problems for sample in range(num_samples)]
 
     def add(self, job: Job, reply: Reply) -> bool:
         """Grade an answer and write its row at once. Returns whether it is kept."""
@@ -138,23 +124,14 @@ class SamplesFile:
         return kept
 
     def _compare_settings(self) -> None:
-        beside = self.path.with_name(self.path.name + ".settings.json")
-        files, name = [path for path in (self.path, self.rejected_path) if path.exists()], self.path.name
-        # Without a row nothing is lost: a run whose settings were wrong may have failed at once.
+        files = [path for path in (self.path, self.rejected_path) if path.exists()]
         if not any(path.stat().st_size for path in files):
-            beside.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
-            return
-        if self.path not in files:
-            raise ValueError(f"{name} is missing: restore it, or delete {self.rejected_path.name} too.")
-        try:
-            before = dict(json.loads(beside.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            told = f"{beside.name} is missing or damaged: restore it, or give another file."
-            raise ValueError(told) from error
-        for field, value in self.settings.items():
-            if before.get(field) != value:
-                made = f"{name} was made with {field} = {before.get(field)!r}, not {value!r}"
-                raise ValueError(f"{made}: give another file.")
+            # Without a row nothing is lost: a run whose settings were wrong may have failed at once.
+            write_settings(self.path, self.settings)
+        elif self.path not in files:
+            raise ValueError(f"{self.path.name} is missing: restore it, or delete {self.rejected_path.name} too.")
+        else:
+            ensure_same_settings(self.path, read_settings(self.path), self.settings)
 
     def _read(self) -> None:
         asked = {problem["unique_id"]: problem for problem in self.problems}
@@ -164,8 +141,7 @@ class SamplesFile:
                     raise ValueError(f"{path.name} holds no samples of a teacher: give another file.")
                 problem = asked.get(row["unique_id"], row)
                 if any(row[name] != problem[name] for name in ("problem", "answer")):
-                    other = f"another problem {row['unique_id']!r}"
-                    raise ValueError(f"{path.name} has {other}: give another file.")
+                    raise ValueError(f"{path.name} has another problem {row['unique_id']!r}: give another file.")
                 self.done[row["unique_id"], row["sample"]] = kept
 
 
