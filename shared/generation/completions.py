@@ -1,8 +1,7 @@
 """Generating text: greedy decoding and sampling, one prompt or many. Taught in ch02, sections 2.4 to 2.7.
 
-Prompts of different lengths are padded on the left and decoded together. What a row gets does not depend on the other
-rows, up to one thing: matrix products of another size may differ in their last bits, which can decide between tokens
-that are equally likely to six digits.
+What a row gets does not depend on the others in its batch, up to one thing: matrix products of another size may differ
+in their last bits, which can decide between tokens that are equally likely to six digits.
 """
 
 import math
@@ -137,7 +136,7 @@ def groups(prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]
 class Cached:
     """The same with a KV cache: a step computes the new tokens only. Taught in ch02, section 2.5.
 
-    A prompt that comes several times is read once; `room` says for how many new tokens to allocate at first.
+    A prompt that comes several times is read once. Memory is for `room` new tokens at first.
     """
 
     def __init__(self, model: CausalLM, prompts: Sequence[tuple[int, ...]], pad_id: int, room: int = 64):

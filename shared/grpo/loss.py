@@ -35,7 +35,7 @@ def group_advantages(rewards: Tensor, mode: str = "grpo", weights: Sequence[floa
     signal. `rewards` are (prompts, group), or (prompts, group, rewards) for several, which all modes but "gdpo" add up
     first; `weights` are one a reward, None for 1 each. Taught in ch07, section 7.7.
 
-    Raises ValueError for an unknown mode, another number of dimensions or weights, or a group of one.
+    Raises ValueError for an unknown mode, shapes or weights that do not fit, or a group of one.
     """
     ensure_groups(rewards, mode, weights)
     rewards = rewards.reshape(*rewards.shape[:2], -1) * 1.0  # (prompts, group, rewards), no integers
@@ -109,8 +109,8 @@ def clip_objective(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high
 def cispo_objective(logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
     """CISPO's objective, to be maximised: stop_gradient(clip(r, 1 - clip_low, 1 + clip_high)) A logprob.
 
-    The weight is bounded, and the gradient goes through the log-probability, so that no token ever loses its gradient
-    (MiniMax-M1, arXiv:2506.13585). Shapes as in `clip_objective`. Taught in ch07, section 7.4.
+    The gradient goes through the log-probability, so that no token ever loses it (MiniMax-M1, arXiv:2506.13585). Shapes
+    as in `clip_objective`. Taught in ch07, section 7.4.
     """
     return ratio.clamp(1 - clip_low, 1 + clip_high).detach() * advantages.reshape(len(ratio), -1) * logprobs
 
@@ -272,7 +272,6 @@ def ensure_shapes(
     if logprobs.dim() != 2 or len(set(shapes)) > 1:
         raise ValueError(f"The shapes are {shapes}: log-probabilities and mask must be (rollouts, length).")
     if advantages.shape not in [(len(logprobs),), (len(logprobs), 1)]:
-        shape = tuple(advantages.shape)
-        raise ValueError(f"advantages has the shape {shape} for {len(logprobs)} rollouts: give one each.")
+        raise ValueError(f"advantages is {tuple(advantages.shape)} for {len(logprobs)} rollouts: give one each.")
     if config.kl_coef and others[1] is None:
         raise ValueError(f"kl_coef is {config.kl_coef}, but there is no ref_logprobs: give it, or set it to 0.")

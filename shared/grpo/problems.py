@@ -42,9 +42,7 @@ def split_problems(
         rest = max(0, len(problems) - count)
         problems, held_out = problems[:rest], problems[rest:]
     if not problems or len(held_out) < min(count, 1):
-        raise ValueError(
-            "There are too few problems to train and to evaluate on: give more, or a smaller eval_problems."
-        )
+        raise ValueError("There are too few problems to train and evaluate on: give more, or a smaller eval_problems.")
     if held_out:
         with_ids(held_out)  # which evaluation needs, checked now and not when the first steps are done
     return problems, held_out

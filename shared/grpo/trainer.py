@@ -3,8 +3,7 @@
     trainer = GRPOTrainer(model, tokenizer, load_minimath("train"), reward_correct, GRPOConfig(steps=60))
     history = trainer.train()
 
-`GRPO` is the algorithm as ch06 builds it, `GRPOTrainer` what ch07 adds to it: every switch of `GRPOConfig`. What all
-trainings need is in `shared.training.trainer`.
+`GRPO` is the algorithm as ch06 builds it; `GRPOTrainer` adds every switch of `GRPOConfig`.
 """
 
 import copy
@@ -115,10 +114,7 @@ class GRPO(Trainer):
         return normalize_groups(rollouts.rewards.sum(dim=-1))
 
     def score(self, rollouts: Rollouts) -> tuple[list[Batch], dict[str, float]]:
-        """Micro-batches of what the loss needs, and metrics of the advantages.
-
-        A rollout with advantage 0 has no gradient and need not be computed; in the means of the loss it counts.
-        """
+        """Micro-batches of what the loss needs, and metrics of the advantages."""
         if not len(rollouts):
             return [], {}
         advantages = self.advantages(rollouts).flatten()
@@ -130,7 +126,7 @@ class GRPO(Trainer):
         }
 
     def rows_to_compute(self, advantages: Tensor) -> Tensor:
-        """The numbers of the rollouts that have a gradient."""
+        """The numbers of the rollouts that have a gradient; in the means of the loss the others count too."""
         return advantages.nonzero().flatten()
 
     def batches(self, rollouts: Rollouts, advantages: Tensor, rows: Tensor) -> list[Batch]:

@@ -6,10 +6,7 @@ from torch import Tensor
 
 
 def micro_batches(lengths: Tensor, rows: Tensor, most_tokens: int) -> Iterator[Tensor]:
-    """Cut rows, given by their numbers, into batches of similar length and at most `most_tokens` tokens with padding.
-
-    `lengths` are those of all rows, (rollouts,).
-    """
+    """Cut rows, numbers into `lengths`, into batches of similar length and at most `most_tokens` with their padding."""
     ordered = rows[lengths[rows].argsort(stable=True)]
     start = 0
     while start < len(ordered):

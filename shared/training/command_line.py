@@ -1,7 +1,4 @@
-"""What `python -m shared.grpo` and `python -m shared.distillation` share: options from a config, and the run itself.
-
-A stopped or killed run goes on when the same command is given again.
-"""
+"""What `python -m shared.grpo` and `python -m shared.distillation` share: options from a config, and the run itself."""
 
 import argparse
 import sys

@@ -50,10 +50,7 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float =
 
 
 def scheduled_rate(step: int, *, peak: float, warmup: int = 0, steps: int | None = None, final: float = 0.0) -> float:
-    """The learning rate of a step: linear warm-up to `peak`, then a cosine down to `final` times it at step `steps`.
-
-    Without `steps`, the rate stays at the peak.
-    """
+    """A step's rate: linear warm-up to `peak`, then a cosine down to `final` times it at `steps`, if that is given."""
     if step < warmup:
         return peak * (step + 1) / warmup
     if steps is None:
@@ -66,8 +63,7 @@ def scheduled_rate(step: int, *, peak: float, warmup: int = 0, steps: int | None
 def training_numerics(model: CausalLM, precision: str = "fp32") -> Iterator[None]:
     """How a forward pass of training is computed: number format, attention kernel, what is kept for the gradient.
 
-    "bf16" computes in bfloat16 over weights that stay in fp32 (mixed precision, arXiv:1710.03740): a step of a
-    typical size would be rounded away in bfloat16 weights.
+    "bf16" computes in bfloat16 over fp32 weights (arXiv:1710.03740): bfloat16 ones would round most steps away.
     """
     device = model.device.type
     large = sum(p.numel() for p in model.parameters()) >= LARGE
