@@ -20,7 +20,7 @@ from shared.evaluation.data import load_problems
 from shared.formats.loading import load_model
 from shared.training.command_line import config_parser, make_config, run
 
-FORM = ("prompt_style", "max_length", "with_thinking", "think_tags", "only_correct")  # of the examples
+FORM = ("prompt_style", "max_length", "with_thinking", "think_tags", "only_correct")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -37,8 +37,7 @@ def read_settings(path: Path) -> dict:
     try:
         return dict(json.loads(beside(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        told = f"{beside(path).name} is missing or damaged: restore it, or give another file."
-        raise ValueError(told) from error
+        raise ValueError(f"{beside(path).name} is missing or damaged: restore it, or give another file.") from error
 
 
 def ensure_same_settings(path: Path, before: dict, settings: dict) -> None:

@@ -40,9 +40,7 @@ class ModelConfig:
                 "num_heads must be a multiple of num_kv_heads."
             )
         if self.head_dim % 2:
-            raise ValueError(
-                f"head_dim is {self.head_dim}, but RoPE rotates pairs of features: make it even."
-            )
+            raise ValueError(f"head_dim is {self.head_dim}, but RoPE rotates pairs of features: make it even.")
 
 
 class RMSNorm(nn.Module):
@@ -120,9 +118,7 @@ class KVCache:
         capacity: how many tokens to allocate at first; a good guess saves copies.
     """
 
-    def __init__(
-        self, config: ModelConfig, batch_size: int = 1, capacity: int = 64, *, device=None, dtype=None
-    ):
+    def __init__(self, config: ModelConfig, batch_size: int = 1, capacity: int = 64, *, device=None, dtype=None):
         # The keys of layer i are stored[2 * i], its values stored[2 * i + 1].
         shape = (2 * config.num_layers, batch_size, config.num_kv_heads, capacity, config.head_dim)
         self.stored = torch.empty(shape, device=device, dtype=dtype)
@@ -313,9 +309,7 @@ class CausalLM(nn.Module):
         """An empty cache of the right shape, device and dtype."""
         return KVCache(self.config, batch_size, capacity, device=self.device, dtype=self.dtype)
 
-    def forward(
-        self, input_ids: Tensor, cache: KVCache | None = None, attention_mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, cache: KVCache | None = None, attention_mask: Tensor | None = None) -> Tensor:
         """Logits (batch, length, vocab_size) for input_ids (batch, length).
 
         Args:

@@ -10,13 +10,12 @@ from shared.generation.prompts import INSTRUCTIONS
 from shared.teacher import Tally, ask_model
 
 SETS = {"minimath": lambda: load_minimath("train"), "math": load_math_train}
-SERVERS = "python -m appendix.h_teacher asks a server instead of a model of ours."
 COMMON = ("prompt", "num_samples", "temperature", "top_p", "max_new_tokens", "seed", "keep_rejected")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 1 after an error, 130 after Ctrl-C."""
-    parser = teacher_parser("python -m shared.teacher", SERVERS)
+    parser = teacher_parser("python -m shared.teacher", "python -m appendix.h_teacher asks a server instead.")
     add = parser.add_argument
     add("--model", required=True, help="a model by name or path: tiny, qwen3-1.7b, smollm2-135m, ...")
     add("--seed", type=int, default=0, help="of the random draws (%(default)s)")
@@ -57,10 +56,9 @@ def teacher_parser(program: str, epilog: str) -> argparse.ArgumentParser:
 
 def common_arguments(options: argparse.Namespace) -> dict:
     """The arguments that `ask_model` and `ask_server` have in common."""
-    load = SETS.get(options.problems)
-    problems = (load() if load else load_problems(options.problems))[: options.limit]
+    problems = SETS[options.problems]() if options.problems in SETS else load_problems(options.problems)
     settings = {name: getattr(options, name) for name in COMMON}
-    return settings | {"problems": problems, "path": options.file, "progress": True}
+    return settings | {"problems": problems[: options.limit], "path": options.file, "progress": True}
 
 
 def run(ask: Callable[[argparse.Namespace], Tally], options: argparse.Namespace) -> int:

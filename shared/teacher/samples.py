@@ -21,7 +21,7 @@ Job = tuple[dict, int]  # a problem and the number of the sample
 
 @dataclass
 class Tally:
-    """`kept` and `rejected` samples of all runs into a file, and what came in this run: answers (`asked`) and tokens."""
+    """Samples that all runs into a file have `kept` and `rejected`; of this run, answers (`asked`) and tokens."""
 
     kept: int = 0
     rejected: int = 0
