@@ -108,7 +108,10 @@ def pad_rows(
 def continuation_logprobs(
     model: CausalLM, starts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
 ) -> list[list[float]]:
-    """Log-probability of every token of each continuation, in one forward pass. Taught in ch05, section 5.5."""
+    """Log-probability of every token of each continuation after its start, all in one forward pass.
+
+    Taught in ch05, section 5.5.
+    """
     input_ids, where = (tensor.to(model.device) for tensor in pad_rows(starts, continuations))
     logprobs = token_logprobs(model, input_ids, where=where)
     return [values[wanted].tolist() for values, wanted in zip(logprobs, where, strict=True)]
@@ -116,7 +119,10 @@ def continuation_logprobs(
 
 @torch.no_grad()
 def kept_tokens(model: CausalLM, input_ids: Tensor, sampling: Sampling, *, where: Tensor) -> Tensor:
-    """Which tokens `sampling` leaves to choose from: (rows, length - 1, vocab_size), all of them outside `where`."""
+    """Which tokens `sampling` leaves to choose from at each place: (rows, length - 1, vocab_size), boolean.
+
+    Outside `where` no token is ruled out.
+    """
     hidden = model.hidden_states(input_ids)[:, :-1][where]
     kept = torch.ones((*where.shape, model.config.vocab_size), dtype=torch.bool, device=hidden.device)
     parts = hidden.split(chunk_size(None, model))

@@ -95,9 +95,9 @@ def filter_min_p(logits: Tensor, share: float) -> Tensor:
 
 
 def sample_token(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw one token a row, (batch,), by inverting the cumulative distribution; never one of probability 0.
+    """Draw one token a row by inverting the cumulative distribution.
 
-    `probabilities` are (batch, vocab); `uniforms` are random numbers in [0, 1), (batch,).
+    Probabilities (batch, vocab) and random numbers in [0, 1) (batch,) give ids (batch,), never one of probability 0.
     """
     cumulative = probabilities.cumsum(dim=-1)
     # The total is near 1; a random number is at most 1 - 2 ** -24, so the product stays below it.

@@ -36,11 +36,10 @@ def split_problems(
         if missing:
             raise ValueError(f"Problem {number} has no field {missing[0]!r}: give what load_minimath gives.")
     count = config.eval_problems if config.eval_every else 0
-    if held_out is not None:
-        held_out = list(held_out)[:count]
-    else:
+    if held_out is None:
         rest = max(0, len(problems) - count)
         problems, held_out = problems[:rest], problems[rest:]
+    held_out = list(held_out)[:count]
     if not problems or len(held_out) < min(count, 1):
         raise ValueError("There are too few problems to train and evaluate on: give more, or a smaller eval_problems.")
     if held_out:

@@ -126,7 +126,10 @@ class GRPO(Trainer):
         }
 
     def rows_to_compute(self, advantages: Tensor) -> Tensor:
-        """The numbers of the rollouts that have a gradient; in the means of the loss the others count too."""
+        """The numbers of the rollouts that have a gradient.
+
+        The others have advantage 0; in the means of the loss they count.
+        """
         return advantages.nonzero().flatten()
 
     def batches(self, rollouts: Rollouts, advantages: Tensor, rows: Tensor) -> list[Batch]:
@@ -183,9 +186,9 @@ def problem_order(count: int, seed: int, epoch: int) -> list[int]:
 
 @dataclass
 class ReusedBatch(Batch):
-    """A batch with what does not change while it is used; what the config does not need stays None.
+    """A batch with the log-probabilities that do not change while it is used, (rollouts, length - 1) each.
 
-    The log-probabilities are those of `input_ids[:, 1:]` where `mask` is True, (rollouts, length - 1).
+    They are of `input_ids[:, 1:]` where `mask` is True. What the config does not need stays None.
     """
 
     sampler: Tensor | None = None

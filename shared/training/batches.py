@@ -6,7 +6,10 @@ from torch import Tensor
 
 
 def micro_batches(lengths: Tensor, rows: Tensor, most_tokens: int) -> Iterator[Tensor]:
-    """Cut rows, numbers into `lengths`, into batches of similar length and at most `most_tokens` with their padding."""
+    """Cut rows into batches of similar length, each of at most `most_tokens` tokens with its padding.
+
+    `rows` are numbers into `lengths`, (rollouts,).
+    """
     ordered = rows[lengths[rows].argsort(stable=True)]
     start = 0
     while start < len(ordered):

@@ -71,7 +71,7 @@ def ensure_same_run(theirs: dict, ours: dict, path: Path, *, free: Iterable[str]
     `theirs` and `ours` are from `Trainer.state`; `free` are the settings that may change when a run goes on, and
     `same_start` says whether it must have begun with the same model.
     """
-    run, mend = (f"The run in {path.parent}", "give those, name another folder, or start anew with resume=False")
+    run, mend = f"The run in {path.parent}", "give those, name another folder, or start anew with resume=False"
     ours = json.loads(json.dumps(ours))
     before, now = theirs["config"], ours["config"]
     other = [name for name in now if name not in free and before.get(name) != now[name]]
@@ -97,7 +97,5 @@ def how_to_go_on(step: int, steps: int, saved: Path | None) -> str:
 def why_stopped(bad_steps: int, step: int, saved: Path | None) -> str:
     """What to say when a run cannot go on."""
     kept = f"the last good checkpoint is {saved}" if saved else "nothing was saved, since out is not set"
-    return (
-        f"The loss or a gradient was not finite in {bad_steps} steps in a row, before step {step + 1}: lower the "
-        f"learning rate and start anew; {kept}."
-    )
+    bad = f"The loss or a gradient was not finite in {bad_steps} steps in a row, before step {step + 1}"
+    return f"{bad}: lower the learning rate and start anew; {kept}."

@@ -50,7 +50,10 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float =
 
 
 def scheduled_rate(step: int, *, peak: float, warmup: int = 0, steps: int | None = None, final: float = 0.0) -> float:
-    """A step's rate: linear warm-up to `peak`, then a cosine down to `final` times it at `steps`, if that is given."""
+    """The learning rate of a step, from 0: linear warm-up to `peak`, then a cosine down to `final` times it.
+
+    The cosine ends at step `steps`; without `steps`, the rate stays at the peak.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
     if steps is None:
