@@ -239,7 +239,12 @@ def test_partial_methods_are_told_apart_by_their_arguments(tmp_path):
 def test_results_without_their_settings_are_refused(tmp_path):
     path = tmp_path / "run.jsonl"
     run(Oracle(), results=path)
-    path.with_name("run.jsonl.settings.json").unlink()
+    beside = path.with_name("run.jsonl.settings.json")
+    for damaged in ("[", "[1]", "{}"):
+        beside.write_text(damaged, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"run\.jsonl\.settings\.json is missing or damaged"):
+            run(Oracle(), results=path)
+    beside.unlink()
     with pytest.raises(ValueError, match=r"run\.jsonl\.settings\.json is missing"):
         run(Oracle(), results=path)
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n', encoding="utf-8")

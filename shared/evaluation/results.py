@@ -32,11 +32,12 @@ def write_settings(path: Path, content: dict) -> None:
         temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
-def read_settings(path: Path) -> dict:
-    """What stands beside `path`. Raises ValueError if it is missing or damaged."""
+def read_settings(path: Path, *fields: str) -> dict:
+    """What stands beside `path`. Raises ValueError if it is missing or damaged, or lacks one of the `fields`."""
     try:
-        return dict(json.loads(beside(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        content = dict(json.loads(beside(path).read_text(encoding="utf-8")))
+        return content | {name: content[name] for name in fields}
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{beside(path).name} is missing or damaged: restore it, or give another file.") from error
 
 
@@ -94,5 +95,5 @@ class ResultsFile:
         records = read_jsonl(path)
         if any("unique_id" not in record or "correct" not in record for record in records):
             raise ValueError(f"{path.name} holds no results of an evaluation: give another file.")
-        stored = {"seconds": 0.0, "settings": {}} | read_settings(path)
+        stored = read_settings(path, "seconds", "settings")
         return records, stored["seconds"], stored["settings"]
