@@ -10,7 +10,6 @@ from course import ROOT
 from tools import sync
 from tools.cells import NotebookError
 from tools.execute import execute_all
-from tools.ledger import refresh_figure
 from tools.shown import main_notebooks, not_shown
 from tools.structure import notebook_problems
 
@@ -48,6 +47,14 @@ def chosen(names: list[str], root: Path = ROOT, *, exercises: bool = False) -> l
     return list(dict.fromkeys(found))
 
 
+def refresh_ledger() -> None:
+    """Draw the results ledger's figure anew, where the course has a ledger already."""
+    if (ROOT / "shared" / "evaluation" / "ledger.py").exists():
+        from tools.ledger import refresh_figure  # imports torch, which tests may not do before conftest.py's settings
+
+        print(f"Results ledger: {refresh_figure()}")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Execute notebooks for a reader, into results/; the course's own files stay as they are."""
     if arguments.jobs < 1:
@@ -55,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths = chosen(arguments.notebooks)
     destination = None if arguments.in_place else RESULTS
     execute_all(paths, destination, arguments.jobs)
-    print(f"Results ledger: {refresh_figure()}")
+    refresh_ledger()
     where = "in place" if destination is None else f"to {destination.name}/"
     print(f"{len(paths)} notebook{'s' * (len(paths) != 1)} executed, written {where}")
     return 0
