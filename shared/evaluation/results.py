@@ -46,7 +46,7 @@ def ensure_same_settings(path: Path, before: dict, settings: dict) -> None:
     for name, value in settings.items():
         if before.get(name) != value:
             made = f"{path.name} was made with {name} = {before.get(name)!r}, not {value!r}"
-            raise ValueError(f"{made}: give another file.")
+            raise ValueError(f"{made}: give another file, or delete this one.")
 
 
 class ResultsFile:
