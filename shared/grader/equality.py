@@ -74,9 +74,7 @@ class Comparison:
     def _plain(self, first: Form, second: Form) -> bool | None:
         """Words, choice letters and numbers in other bases."""
         if isinstance(first, Choice):
-            names = {Choice: lambda: second.letter, sympy.Symbol: lambda: second.name, type(sympy.E): lambda: "E"}
-            letter = names.get(type(second), str)()
-            return letter.upper() == first.letter
+            return _as_letter(second).upper() == first.letter
         if isinstance(first, Text) and isinstance(second, sympy.Symbol):  # TRUE is read as a name, true as a word
             return len(second.name) > 2 and first.words == second.name.casefold()
         if isinstance(first, Text | BaseNumber):
@@ -325,3 +323,12 @@ def _times_of_day(clock: Ratio) -> set[tuple[sympy.Expr, ...]]:
     hour, *rest = clock.parts
     halves = {"am": (0,), "pm": (12,)}.get(clock.half, (0, 12) if 1 <= hour <= 12 else ())
     return {(hour % 12 + half, *rest) for half in halves} or {clock.parts}
+
+
+def _as_letter(answer: Form) -> str:
+    """The choice that an answer could be: its letter, or a name; a lone e is read as Euler's number."""
+    if isinstance(answer, Choice):
+        return answer.letter
+    if isinstance(answer, sympy.Symbol):
+        return answer.name
+    return "E" if answer is sympy.E else ""
