@@ -13,6 +13,7 @@ from shared.formats.checkpoints import export_hf
 from shared.formats.loading import load_model
 from shared.generation.completions import generate
 from shared.generation.logprobs import token_logprobs
+from shared.model import fast
 from shared.model.fast import FastAttention, FastLinear, FastRMSNorm, rms_norm, speed_up
 from shared.model.lora import add_lora, merge_lora
 from tests.small_models import VARIANTS, hf_model, our_model, random_ids, small_tokenizer
@@ -38,6 +39,66 @@ def test_rms_norm_of_zeros_is_zero_and_has_a_finite_gradient():
     y.sum().backward()
     assert torch.equal(y, torch.zeros(2, 8))
     assert torch.isfinite(x.grad).all()
+
+
+# --- the linear layer -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts the calls of oneDNN, on any processor; skips where this build of torch has none."""
+    monkeypatch.setattr(fast, "processor_name", lambda: "AMD EPYC")
+    made, real = [], fast.onednn_product.__wrapped__()
+    if real is None:
+        pytest.skip("this build of torch has no oneDNN")
+    monkeypatch.setattr(fast, "onednn_product", lambda: lambda *args: made.append(1) or real(*args))
+    return made
+
+
+def large_layer(bias: bool = False) -> FastLinear:
+    torch.manual_seed(0)
+    return FastLinear(512, 640, bias=bias)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 1), (7,), ()])
+def test_a_large_layer_has_the_same_numbers_for_every_shape(calls, bias, shape):
+    layer, x = large_layer(bias), torch.randn(*shape, 512)
+    with torch.no_grad():
+        result = layer(x)
+        strided = layer(torch.stack((x, x), dim=-1)[..., 0])
+    assert len(calls) == 2
+    torch.testing.assert_close(result, F.linear(x, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(strided, result, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_of_a_large_layer_are_those_of_torch(calls):
+    layer, x = large_layer(bias=True), torch.randn(3, 512)
+    layer(x).square().sum().backward()
+    mine, layer.weight.grad = layer.weight.grad, None
+    F.linear(x, layer.weight, layer.bias).square().sum().backward()
+    assert torch.equal(mine, layer.weight.grad)
+    assert not calls
+
+
+@pytest.mark.parametrize("name", ["Intel(R) Xeon(R) Processor @ 2.80GHz", "Intel64 Family 6 Model 154, GenuineIntel"])
+def test_intel_processors_keep_the_library_of_their_maker(monkeypatch, name):
+    monkeypatch.setattr(fast, "processor_name", lambda: name)
+    assert fast.onednn_product.__wrapped__() is None
+
+
+@pytest.mark.parametrize("case", ["small", "bfloat16", "autocast", "absent"])
+def test_where_onednn_is_left_out(calls, monkeypatch, case):
+    layer, x = large_layer(), torch.randn(3, 512)
+    if case == "small":
+        layer, x = FastLinear(8, 8), torch.randn(2, 8)
+    if case == "bfloat16":
+        layer, x = layer.bfloat16(), x.bfloat16()
+    if case == "absent":
+        monkeypatch.setattr(fast, "onednn_product", lambda: None)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"):
+        assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+    assert not calls
 
 
 # --- the whole model ------------------------------------------------------------------------------------------
