@@ -65,7 +65,7 @@ def sft_prompt(
     if callable(prompt_style):
         return prompt_style(problem)
     if prompt_style != "chat":
-        return render_prompt(problem, prompt_style)
+        return render_prompt(problem, prompt_style, tokenizer)
     question = {"role": "user", "content": chat_question(problem, "cot")}
     return tokenizer.apply_chat_template([question], enable_thinking=with_thinking)
 

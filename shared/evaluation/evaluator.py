@@ -209,7 +209,7 @@ def evaluate(
     problems, seed = with_ids(problems), plain_seed(seed)
     ensure_at_least_one(batch_size=batch_size, max_new_tokens=max_new_tokens)
     extract_answer("", fallback)  # an unknown fallback is an error now, not after hours
-    ask = prompt if callable(prompt) else functools.partial(render_prompt, style=prompt)
+    ask = prompt if callable(prompt) else functools.partial(render_prompt, style=prompt, tokenizer=tokenizer)
     solve = greedy if method == "greedy" else method
     if not callable(solve):
         raise ValueError(f"Unknown method {method!r}: use 'greedy' or a function.")

@@ -258,6 +258,7 @@ def make_rows(
 ) -> list[Row]:
     """The rows of every prompt, one a sample; a prompt that comes again goes on with the next samples."""
     _require_in_range(max_new_tokens, stop)
+    tokenizer.warn_if_plain(texts)
     ending = Ending(tokenizer, [stop] if isinstance(stop, str) else stop or ())
     seed = secrets.randbits(62) if seed is None else plain_seed(seed)
     most = min(max_new_tokens, model.config.context_length)

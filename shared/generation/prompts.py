@@ -1,5 +1,7 @@
 """The prompts of the course: one question, several ways to ask it. Taught in ch03, section 3.9, and ch04."""
 
+from shared.model.tokenizer import Tokenizer
+
 BOX = "\\boxed{}"
 INSTRUCTIONS = {
     "direct": f"Answer in {BOX}.",
@@ -8,11 +10,13 @@ INSTRUCTIONS = {
 }
 
 
-def render_prompt(problem: str, style: str = "direct") -> str:
-    """The text that asks a base model to solve `problem`.
+def render_prompt(problem: str, style: str = "direct", tokenizer: Tokenizer | None = None) -> str:
+    """The text that asks a model to solve `problem`: plain for a base model, in its chat format for a chat model.
 
     Styles: "direct" asks for the answer only, "cot" for a chain of thought before it (arXiv:2201.11903), "think"
-    for the thinking between `<think>` tags. Raises ValueError for another style, or a problem that is no text or empty.
+    for the thinking between `<think>` tags. The tokenizer knows which form is right (`Tokenizer.is_chat`); without one
+    it is the plain form. Where a chat format has a switch for thinking, it is on in the style "think" alone.
+    Raises ValueError for another style, or a problem that is no text or empty.
     """
     if style not in INSTRUCTIONS:
         raise ValueError(f"Unknown prompt style {style!r}: choose one of {', '.join(INSTRUCTIONS)}.")
@@ -20,9 +24,26 @@ def render_prompt(problem: str, style: str = "direct") -> str:
         raise ValueError("render_prompt takes the problem's text: pass problem['problem'].")
     if not problem.strip():
         raise ValueError("The problem is empty: give its text.")
-    return f"Problem: {problem.strip()}\n{INSTRUCTIONS[style]}\nAnswer:"
+    question = f"Problem: {problem.strip()}\n{INSTRUCTIONS[style]}"
+    if tokenizer is None or not tokenizer.is_chat:
+        return f"{question}\nAnswer:"
+    return tokenizer.apply_chat_template([{"role": "user", "content": question}], enable_thinking=style == "think")
 
 
-def render_revision_prompt(problem: str, draft: str) -> str:
-    """The text that asks to check a draft answer, step by step, and to revise it (self-refinement)."""
-    return f"Problem: {problem.strip()}\nDraft:{draft.rstrip()}\nCheck the draft, then answer in {BOX}.\nCheck:"
+def render_revision_prompt(problem: str, draft: str, tokenizer: Tokenizer | None = None) -> str:
+    """The text that asks to check a draft answer, step by step, and to revise it (self-refinement).
+
+    A chat model is asked in the turn after its draft.
+    """
+    question, task = f"Problem: {problem.strip()}", f"Check the draft, then answer in {BOX}."
+    if tokenizer is None or not tokenizer.is_chat:
+        return f"{question}\nDraft:{draft.rstrip()}\n{task}\nCheck:"
+    turns = (("user", f"{question}\n{INSTRUCTIONS['cot']}"), ("assistant", draft.strip()), ("user", task))
+    return tokenizer.apply_chat_template(
+        [{"role": role, "content": text} for role, text in turns], enable_thinking=False
+    )
+
+
+def opened_thinking(prompt: str) -> str:
+    """The tag `<think>` where a prompt ends with it, as those of some chat templates do; else an empty text."""
+    return "<think>" if prompt.rstrip().endswith("<think>") else ""

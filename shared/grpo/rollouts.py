@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shared.generation.completions import Completion, generate
 from shared.generation.logprobs import pad_rows
-from shared.generation.prompts import render_prompt
+from shared.generation.prompts import opened_thinking, render_prompt
 from shared.grader.grading import extract_answer, grade
 from shared.grpo.config import GRPOConfig
 from shared.model.tokenizer import Tokenizer
@@ -104,14 +104,14 @@ def sample_rollouts(
 
     Another step needs another seed. Raises ValueError if a reward is not a finite number. Taught in ch06, section 6.10.
     """
-    prompts = [render_prompt(problem["problem"], config.prompt_style) for problem in problems]
+    prompts = [render_prompt(problem["problem"], config.prompt_style, tokenizer) for problem in problems]
     settings = {name: getattr(config, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k")}
     groups = generate(model, tokenizer, prompts, num_samples=config.group_size, seed=seed, **settings)
     rows = []
     for problem, prompt, group in zip(problems, prompts, groups, strict=True):
-        prompt_ids = tokenizer.encode(prompt)
+        prompt_ids, opening = tokenizer.encode(prompt), opened_thinking(prompt)
         for completion in group:
-            given = [give_reward(reward, completion.text, problem) for reward in rewards]
+            given = [give_reward(reward, opening + completion.text, problem) for reward in rewards]
             rows.append(Rollout(problem, prompt_ids, completion, given))
     return Rollouts(rows, config.group_size, tokenizer.pad_id)
 

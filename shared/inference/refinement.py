@@ -10,6 +10,7 @@ wrong drafts were mended, how many right ones broken, and what as many tokens bu
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from shared.evaluation.evaluator import Answer
 from shared.generation.completions import Completion
@@ -27,20 +28,21 @@ def problem_of(prompt: str) -> str:
 
     Raises ValueError for any other text. Taught in ch05, section 5.9.
     """
-    before = "Problem: "
     for instruction in INSTRUCTIONS.values():
-        after = f"\n{instruction}\nAnswer:"
-        if prompt.startswith(before) and prompt.endswith(after):
-            return prompt[len(before) : -len(after)]
+        question, asked, after = prompt.rpartition(f"\n{instruction}")
+        before, begun, problem = question.partition("Problem: ")
+        # The plain form begins and ends so; a chat format puts something before it and something else behind.
+        if asked and begun and (before == "") == (after == "\nAnswer:"):
+            return problem
     raise ValueError(
         f"The prompt {prompt[:40]!r} is not of render_prompt's form, so the problem in it cannot be found: "
         "pass self_refine a render_revision of your own, a function (prompt, draft) -> revision prompt."
     )
 
 
-def revision_prompt(prompt: str, draft: str) -> str:
+def revision_prompt(prompt: str, draft: str, tokenizer: Tokenizer | None = None) -> str:
     """The prompt that asks to revise a draft which was written after `prompt`; raises as `problem_of` does."""
-    return render_revision_prompt(problem_of(prompt), draft)
+    return render_revision_prompt(problem_of(prompt), draft, tokenizer)
 
 
 def fits_context(model: CausalLM, tokenizer: Tokenizer, text: str) -> bool:
@@ -61,7 +63,8 @@ def answer_logprob_scorer(model: CausalLM, tokenizer: Tokenizer) -> Scorer:
         answer = extract_answer(completion.text)
         if answer is None:
             return -math.inf
-        question, text = render_prompt(problem_of(prompt), "direct"), f" \\boxed{{{answer}}}"
+        question = render_prompt(problem_of(prompt), "direct", tokenizer)
+        text = f"\\boxed{{{answer}}}" if tokenizer.is_chat else f" \\boxed{{{answer}}}"
         if not fits_context(model, tokenizer, question + text):
             return -math.inf
         [boxed] = as_completions(model, tokenizer, [question], [text])
@@ -107,7 +110,7 @@ def self_refine(
     scorer: Scorer | None = avg_logprob_score,
     temperature: float = 0.0,
     revision_temperature: float = 0.0,
-    render_revision: Callable[[str, str], str] = revision_prompt,
+    render_revision: Callable[[str, str], str] | None = None,
     draw: Draw = draw_samples,
     **settings: object,
 ) -> list[Answer]:
@@ -122,7 +125,8 @@ def self_refine(
             original prompt. A text without an answer never replaces one that has one. None keeps every revision. The
             default accepts nearly every revision (section 5.10); `answer_logprob_scorer(model, tokenizer)` judges.
         temperature: that of the drafts; `revision_temperature`: that of the revisions.
-        render_revision: makes the prompt of a revision from the original prompt and the draft's text.
+        render_revision: makes the prompt of a revision from the original prompt and the draft's text; by default
+            `revision_prompt`.
         draw, settings: as of `self_consistency`; `max_new_tokens` holds for the draft and for each revision.
 
     Returns one `Answer` a prompt; `tokens` counts drafts and revisions. Details: `drafts`, the texts of the draft and
@@ -136,6 +140,7 @@ def self_refine(
     def score(prompt: str, text: Completion) -> float | None:
         return scores_of(scorer, prompt, [text])[0] if scorer else None
 
+    render_revision = render_revision or partial(revision_prompt, tokenizer=tokenizer)
     prompts, settings = as_list(prompts), settings | {"num_samples": 1}
     drafts = draw(model, tokenizer, prompts, temperature=temperature, **settings)
     works = [Work(p, [draft], [score(p, draft)]) for p, [draft] in zip(prompts, drafts, strict=True)]

@@ -1,9 +1,10 @@
 """Text to token ids and back, special tokens, and the chat format. Used in ch02 and appendix G."""
 
 import json
+import warnings
 from collections.abc import Iterable
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import tokenizers
@@ -14,6 +15,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from shared.support.files import read_json
 
 THINK_TAGS = ("<think>", "</think>")
+PLAIN = (
+    "A chat model is asked in plain text, which it was not trained on: make prompts by render_prompt(problem, style, "
+    "tokenizer) or tokenizer.apply_chat_template, or set tokenizer.is_chat = False."
+)
 RESTORE = "restore it with git checkout or download it again"
 CHATML_TEMPLATE = (
     "{% for message in messages %}"
@@ -30,6 +35,8 @@ class Tokenizer:
         pad_id: fills up short rows of a batch; `eos_id` where the model names none.
         stop_ids: every token that ends a text, `eos_id` first.
         chat_template: Jinja text of the chat format, or None.
+        is_chat: whether the model is asked in that format. Base models often have a template too, but only a chat
+            model's ends a turn with its end token. Set it if you know better.
 
     Raises ValueError if a named special token is not in the vocabulary.
     """
@@ -131,6 +138,23 @@ class Tokenizer:
             return template.render(messages=messages, add_generation_prompt=add_generation_prompt, **variables)
         except (TemplateError, TypeError, KeyError) as error:
             raise ValueError(f"The chat template cannot show these messages ({error}): check each one.") from error
+
+    @cached_property
+    def is_chat(self) -> bool:
+        """Whether a turn of the chat format ends with the token that ends a text."""
+        if self.chat_template is None:
+            return False
+        turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+        try:
+            text = self.apply_chat_template(turns, add_generation_prompt=False)
+        except ValueError:
+            return False
+        return self.backend.id_to_token(self.eos_id) in text.rpartition("Hello")[2]
+
+    def warn_if_plain(self, prompts: Iterable[str]) -> None:
+        """Say once that a chat model is being asked without its chat format, in which there is a special token."""
+        if self.is_chat and not all(any(token in prompt for token in self.special_tokens) for prompt in prompts):
+            warnings.warn(PLAIN, stacklevel=4)
 
     def _named_tokens(self) -> dict[str, str]:
         ids = {"eos_token": self.eos_id, "pad_token": self.pad_id, "bos_token": self.bos_id}

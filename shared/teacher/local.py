@@ -43,7 +43,7 @@ def ask_model(
         path, keep_rejected: see `SamplesFile`.
         name: what stands in the rows' field `model`.
         prompt: a style of `render_prompt`, or a function from a problem's text to a prompt.
-        chat: put the question into the tokenizer's chat template, as a chat model wants it.
+        chat: put the question into the tokenizer's chat template even of a model that is no chat model.
         num_samples: answers a problem; raise it later to get more of them.
         batch_size: how many answers are made at once.
 
