@@ -28,11 +28,6 @@ def repeated_seconds(seconds: Callable[[int], float], counts: Sequence[int], rep
     return times
 
 
-def fastest_seconds(seconds: Callable[[int], float], counts: Sequence[int], repeats: int) -> tuple[float, ...]:
-    """For each number of samples the shortest of the repeats: the one that was disturbed least."""
-    return tuple(min(times) for times in repeated_seconds(seconds, counts, repeats).values())
-
-
 class Bench:
     """A model, its prompts, and several ways to sample from it."""
 

@@ -1,17 +1,13 @@
-"""Distillation: examples and their masks, the losses against other formulas, the trainer, several processes."""
+"""Distillation: examples and their masks, the losses against other formulas, the trainer."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import random
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from shared.distillation import (
@@ -615,73 +611,3 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(tmp_path,
     assert load_training_state(last)[0]["step"] == 8
     assert_same_weights(load_model(last, dtype="float32")[0], straight.model)
     assert [r["step"] for r in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == list(range(1, 9))
-
-
-# --- several processes --------------------------------------------------------------------------------------
-
-WORKER = """
-import os, sys
-from pathlib import Path
-import torch
-from safetensors.torch import save_file
-from appendix import h_processes as processes
-from tests.test_distillation import first_gradients, small_distillation
-
-folder = Path(sys.argv[1])
-torch.manual_seed(int(os.environ["RANK"]))  # nothing may hang on a global generator
-with processes.process_group():
-    assert torch.distributed.get_world_size() == 2
-    for loss in ("hard", "on_policy"):
-        gradients = first_gradients(small_distillation(processes.SpreadDistillation, loss=loss, micro_batch_tokens=70))
-        if processes.is_main():
-            save_file(gradients, folder / f"{loss}.safetensors")
-    trainer = small_distillation(processes.SpreadDistillation, out=str(folder / "run"), eval_every=3)
-    trainer.train()
-    assert "DTensor" in type(next(trainer.model.parameters())).__name__, "the weights are spread"
-"""
-
-
-def first_gradients(trainer) -> dict[str, torch.Tensor]:
-    """The gradient of the first step, whole."""
-    trainer.optimizer_step = lambda metrics: metrics
-    trainer.train_step()
-    return {
-        name: getattr(p.grad, "full_tensor", lambda p=p: p.grad)().clone()
-        for name, p in trainer.model.named_parameters()
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not torch.distributed.is_available() or sys.platform == "win32", reason="needs torchrun and gloo")
-def test_two_processes_give_the_gradients_and_the_run_of_one(tmp_path, root):
-    worker = tmp_path / "worker.py"
-    worker.write_text(WORKER, encoding="utf-8")
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(root),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", str(worker), str(tmp_path)]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    ordered = sorted(small_distillation().next_batch(), key=len)
-    cut = small_distillation(micro_batch_tokens=70).micro_batches
-    assert len(cut(ordered[::2])) != len(cut(ordered[1::2])), "one process has fewer micro-batches"
-    for loss in ("hard", "on_policy"):
-        theirs = load_file(tmp_path / f"{loss}.safetensors")
-        for name, gradient in first_gradients(small_distillation(loss=loss)).items():
-            torch.testing.assert_close(theirs[name], gradient, atol=1e-5, rtol=1e-3, msg=f"{loss} {name}")
-    straight = small_distillation(eval_every=3)
-    start = weights(straight.model)
-    straight.train()
-    logged = read_jsonl(tmp_path / "run" / "metrics.jsonl")
-    assert [record["step"] for record in logged] == list(range(1, 9)), "one process writes"
-    for record, expected in zip(logged, straight.history, strict=True):
-        names = {"loss", "length_mean", "grad_norm", "eval_loss"}.intersection(expected)
-        assert {name: record[name] for name in names} == pytest.approx(
-            {name: expected[name] for name in names}, rel=1e-2
-        )
-    last, _ = load_model(list_checkpoints(tmp_path / "run")[-1], dtype="float32")
-    difference = sum(
-        (p - q).square().sum() for p, q in zip(last.parameters(), straight.model.parameters(), strict=True)
-    )
-    moved = sum((p - start[name]).square().sum() for name, p in straight.model.named_parameters())
-    assert difference < 1e-3 * moved

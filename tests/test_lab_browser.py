@@ -22,7 +22,8 @@ import course
 from tools.cells import make_notebook, write_notebook
 from tools.unchanged import passed_before, remember
 
-NOTEBOOK = "ch02/ch02_main.ipynb"
+NOTEBOOK = "ch02/ch02_main.ipynb"  # with which JupyterLab begins where there is no chapter 1
+FAILING = "ch02/failing.ipynb"
 RUN_SECONDS = 360
 
 # What the notebook's model holds, whether or not JupyterLab has drawn the cell.
@@ -92,21 +93,18 @@ def stop(server: subprocess.Popen) -> None:
         server.wait(30)
 
 
-def run_all(root: Path, profile: Path) -> dict:
-    """Open the notebook in a browser, choose Run All Cells from the menu, wait for the end, return what came."""
-    with lab(root) as address, Browser(find_browser(), profile) as browser:
-        browser.open(address)
-        ready = wait_for(lambda: is_ready(browser.evaluate(STATE)), 120, "the notebook and its kernel", pause=1)
-        assert ready["path"] == NOTEBOOK
-        browser.evaluate("jupyterapp.commands.execute('editmenu:clear-all')")
-        browser.click(".lm-MenuBar-itemLabel", "Run")
-        browser.click(".lm-Menu-item[data-command='runmenu:run-all']")
-        return wait_for(lambda: is_finished(browser.evaluate(STATE)), RUN_SECONDS, "the last cell", pause=2)
+def run_all(browser: Browser, notebook: str) -> dict:
+    """Choose Run All Cells from the menu of the notebook in front, wait for the end, return what came."""
+    wait_for(lambda: is_ready(browser.evaluate(STATE), notebook), 120, f"{notebook} and its kernel")
+    browser.evaluate("jupyterapp.commands.execute('editmenu:clear-all')")
+    browser.click(".lm-MenuBar-itemLabel", "Run")
+    browser.click(".lm-Menu-item[data-command='runmenu:run-all']")
+    return wait_for(lambda: is_finished(browser.evaluate(STATE)), RUN_SECONDS, "the last cell", pause=0.5)
 
 
-def is_ready(state: dict | None) -> dict | None:
-    """The state, once the kernel is idle."""
-    return state if state and state["kernel"] == "idle" else None
+def is_ready(state: dict | None, notebook: str) -> bool:
+    """Whether a notebook is in front and its kernel idle."""
+    return state is not None and state["path"] == notebook and state["kernel"] == "idle"
 
 
 def is_finished(state: dict) -> dict | None:
@@ -115,26 +113,32 @@ def is_finished(state: dict) -> dict | None:
     return state if done or state["errors"] else None
 
 
-@pytest.fixture
-def browser_needed():
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser that shows JupyterLab as it begins. There are chapter 2 and, beside it, a notebook that fails."""
     if os.name == "nt":
         pytest.skip("ending JupyterLab's kernels is not dependable on Windows")
     if find_browser() is None:
         pytest.skip("no Chromium or Chrome found: install one, or name it with COURSE_BROWSER")
+    folder = tmp_path_factory.mktemp("lab")
+    for name in ("ch02", "shared"):
+        shutil.copytree(course.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    notebook = make_notebook([("code", "print(6 * 7)"), ("code", "1 / 0")])
+    notebook.cells[0].execution_count = 5
+    notebook.cells[0].outputs = [new_output("stream", name="stdout", text="stale\n")]
+    write_notebook(notebook, folder / FAILING)
+    with lab(folder) as address, Browser(find_browser(), folder / "profile") as page:
+        page.open(address)
+        yield page
 
 
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.usefixtures("browser_needed")
-def test_run_all_of_chapter_2_finishes_without_an_error(tmp_path, pytestconfig):
+def test_run_all_of_chapter_2_finishes_without_an_error(browser, pytestconfig):
     path = course.ROOT / NOTEBOOK
-    if not path.exists():
-        pytest.skip(f"{NOTEBOOK} is not there yet")
     if passed_before(pytestconfig, path, "browser"):
         pytest.skip("unchanged since it passed; --fresh runs it again")
-    for name in ("ch02", "shared"):
-        shutil.copytree(course.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    state = run_all(tmp_path, tmp_path / "profile")
+    state = run_all(browser, NOTEBOOK)
     assert state["errors"] == []
     assert state["counts"] == list(range(1, len(state["counts"]) + 1))
     remember(pytestconfig, path, "browser")
@@ -142,15 +146,11 @@ def test_run_all_of_chapter_2_finishes_without_an_error(tmp_path, pytestconfig):
 
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.usefixtures("browser_needed")
-def test_a_failing_cell_would_be_seen(tmp_path):
+def test_a_failing_cell_would_be_seen(browser):
     """Run All really runs: a stale output goes, a fresh one comes, and the error of the last cell is seen."""
-    notebook = make_notebook([("code", "print(6 * 7)"), ("code", "1 / 0")])
-    notebook.cells[0].execution_count = 5
-    notebook.cells[0].outputs = [new_output("stream", name="stdout", text="stale\n")]
-    (tmp_path / "ch02").mkdir()
-    write_notebook(notebook, tmp_path / NOTEBOOK)
-    state = run_all(tmp_path, tmp_path / "profile")
+    wait_for(lambda: browser.evaluate(STATE), 120, "JupyterLab")
+    browser.evaluate(f"jupyterapp.commands.execute('docmanager:open', {{path: '{FAILING}'}}).then(() => null)")
+    state = run_all(browser, FAILING)
     assert state["errors"] == ["ZeroDivisionError: division by zero"]
     assert state["texts"][0] == "42\n"
     assert state["counts"][0] == 1

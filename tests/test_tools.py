@@ -134,12 +134,17 @@ def test_an_edit_made_meanwhile_is_kept(repository):
 
 def test_two_at_a_time_and_a_failure_leaves_the_others_written(repository, tmp_path):
     """The third, which fails, is named; the fourth is stopped then, and neither is written."""
+    begin = (
+        f"import time; from pathlib import Path; begun = Path({str(tmp_path)!r}).joinpath\n"
+        "def wait(name):\n    while not begun(name).exists():\n        time.sleep(0.05)\n"
+    )
     sources = {
-        "a": "import time; time.sleep(1); print(1)",
+        "a": "wait('c'); print(1)",
         "b": "print(2)",
-        "c": "import time; time.sleep(5); 1 / 0",
-        "d": "import time; time.sleep(300)",
+        "c": "begun('c').touch(); wait('d'); 1 / 0",
+        "d": "begun('d').touch(); time.sleep(300)",
     }
+    sources = {name: begin + source for name, source in sources.items()}
     paths = [repository / f"{name}.ipynb" for name in sources]
     for path, source in zip(paths, sources.values(), strict=True):
         write_notebook(make_notebook([("code", source)]), path)

