@@ -237,6 +237,26 @@ def test_ragged_batch_equals_one_by_one(model, temperature):
     assert {c.finish_reason for c in together} == {"stop", "length"}, "the case needs both"
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("rooms", [(1, 1, 6, 6, 6), (1, 6, 1, 4, 6), (6, 2, 2, 2, 1), (3, 1, 2, 6, 5)])
+def test_rows_that_finish_leave_the_others_as_they_are(model, rooms, use_cache):
+    """Those at the end take the places of those that have finished, several at once, too."""
+
+    def row(prompt, room):
+        ending = SimpleNamespace(reached=lambda token_ids: False)
+        return completions.Row(tuple(prompt.encode()), room, ending)
+
+    @torch.inference_mode()
+    def run(rows):
+        state = completions.prefill(model, TOKENIZER, rows, use_cache)
+        finished = list(completions.decode_batch(state, rows, lambda logits, rows: logits.argmax(dim=-1)))
+        return finished, [each.token_ids for each in rows]
+
+    finished, together = run([row(prompt, room) for prompt, room in zip(PROMPTS, rooms, strict=True)])
+    assert finished == [rooms.count(length) for length in range(1, max(rooms) + 1)]
+    assert together == [run([row(prompt, room)])[1][0] for prompt, room in zip(PROMPTS, rooms, strict=True)]
+
+
 @pytest.mark.parametrize(("tokens", "count"), [(1, 5), (40, 4), (80, 2), (1000, 1)])
 def test_prompts_read_in_groups_give_the_same(model, monkeypatch, tokens, count):
     """Trap K4: prompts are read in groups of like length, and all of them then decoded as one batch."""

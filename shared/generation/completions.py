@@ -181,6 +181,8 @@ def decode_batch(
         if not going_on:
             return
         if len(going_on) < len(rows):  # those that have finished leave the batch
+            last = [i for i in going_on if i >= len(going_on)]  # they take the free places, so few rows are moved
+            going_on = [i if rows[i].finish_reason is None else last.pop() for i in range(len(going_on))]
             index = torch.tensor(going_on, device=tokens.device)
             state.select(index)
             rows, tokens = [rows[i] for i in going_on], tokens[index]
