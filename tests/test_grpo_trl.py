@@ -15,12 +15,14 @@ from shared.grpo import GRPOConfig, group_advantages, grpo_loss
 from shared.grpo.loss import truncated_weights
 from shared.training.batches import batch_totals
 
-trl_trainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="TRL is not installed")
-GRPOTrainer = trl_trainer.GRPOTrainer
-
 TOLERANCE = 1e-5
 LENGTHS = (7, 4, 1, 7, 5, 2)
 LONGEST = 16
+
+
+def trl_trainer():
+    """TRL's GRPOTrainer. Importing it takes seconds, so not when tests are collected."""
+    return pytest.importorskip("trl.trainer.grpo_trainer", reason="TRL is not installed").GRPOTrainer
 
 
 def batch(seed: int = 0) -> SimpleNamespace:
@@ -81,7 +83,7 @@ def stand_in(**settings) -> SimpleNamespace:
         "aux_loss_enabled": False,
         "top_entropy_quantile": 1.0,
         "_entropy_bonus_enabled": False,
-        "get_off_policy_mask": GRPOTrainer.get_off_policy_mask,
+        "get_off_policy_mask": trl_trainer().get_off_policy_mask,
         "_metrics": {"train": defaultdict(list)},
     }
     return SimpleNamespace(**defaults | settings)
@@ -106,7 +108,7 @@ def trl_loss(config: GRPOConfig, loss_type: str, data: SimpleNamespace, rows: sl
     if config.tis_cap:
         inputs["sampling_per_token_logps"] = data.sampler[rows]
         inputs["importance_sampling_ratio"] = (data.old - data.sampler)[rows].exp().clamp(max=config.tis_cap)
-    loss = GRPOTrainer._compute_loss(trainer, SimpleNamespace(), inputs)
+    loss = trl_trainer()._compute_loss(trainer, SimpleNamespace(), inputs)
     (gradient,) = torch.autograd.grad(loss, new)
     return loss.detach(), gradient, {name: values[0] for name, values in trainer._metrics["train"].items()}
 
@@ -224,7 +226,7 @@ def trl_rollouts(rewards: torch.Tensor, weights: list[float], **settings) -> dic
         "eos_token_id": 0,
     }  # fmt: skip
     trainer = stand_in(**defaults | settings)
-    return GRPOTrainer._generate_and_score_completions(trainer, [{"prompt": "1+1"}] * rows)
+    return trl_trainer()._generate_and_score_completions(trainer, [{"prompt": "1+1"}] * rows)
 
 
 @pytest.mark.parametrize(
