@@ -310,8 +310,15 @@ def parser():
     return main_parser
 
 
+def print_any_text():
+    """Show what the output's encoding lacks (on Windows a pipe has cp1252) as \\uXXXX, in place of an error."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def main(arguments=None):
     """Run one command and return its exit status."""
+    print_any_text()
     parsed, rest = parser().parse_known_args(arguments)
     if parsed.command == "repo":
         if rest:

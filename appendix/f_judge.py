@@ -2,7 +2,7 @@
 
     server = Server("qwen3:8b")  # of appendix/h_server.py, with OPENAI_BASE_URL and OPENAI_API_KEY in the environment
     judgements = judge_pairs(lambda messages: [reply.content for reply in ask_all(server, messages)], pairs)
-    print(position_bias(judgements))
+    print(position_bias(judgements), missing_verdicts(judgements))
 
 Every pair is put in both orders. What a judge writes is untrusted text: `parse_verdict` takes one form of it and
 nothing else, and never runs it. What the candidates write goes into the judge's prompt and may try to talk to it; the
@@ -98,12 +98,25 @@ def judge_pairs(ask: Callable[[list[str]], list[str]], pairs: Sequence[Pair]) ->
     return [Judgement(*both) for both in zip(verdicts[: len(pairs)], verdicts[len(pairs) :], strict=True)]
 
 
+def missing_verdicts(judgements: Sequence[Judgement]) -> int:
+    """How many of the replies, two a pair, held no verdict: a judge that was cut, or did not keep to the form.
+
+    They count as ties, so many of them hide both quality and bias: then give the judge more tokens, or mend the rubric.
+    Taught in appendix F, section F.8.
+    """
+    return sum((j.as_given is None) + (j.swapped is None) for j in judgements)
+
+
 def position_bias(judgements: Sequence[Judgement]) -> tuple[float, float, float]:
     """How much oftener the first place wins than the second, with its 95 % interval: (bias, low, high) in [-1, 1].
 
     Over both orders each answer stands in each place once, so quality cancels out: a fair judge has bias 0, one that
-    always takes the first place has 1. Replies without a verdict count as ties. Raises ValueError for fewer than two.
+    always takes the first place has 1. Replies without a verdict count as ties. Raises ValueError if most held none
+    (see `missing_verdicts`), or for fewer than two judgements.
     Taught in appendix F, section F.8.
     """
+    if (missing := missing_verdicts(judgements)) > len(judgements):
+        found = f"{missing} of {2 * len(judgements)} replies hold no verdict"
+        raise ValueError(f"{found}: give the judge more tokens, or mend the rubric.")
     sign = {"A": 1, "B": -1}
     return mean_interval([(sign.get(j.as_given, 0) + sign.get(j.swapped, 0)) / 2 for j in judgements])

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from shared.generation.stream import stream
+from shared.generation.thinking import Parts, split_thinking
 from shared.model.tokenizer import THINK_TAGS, Tokenizer
 from shared.model.transformer import CausalLM
-from shared.teacher.replies import Parts, split_thinking
 
 Message = dict[str, str]
 

@@ -14,6 +14,7 @@ from appendix.g_chat import ChatReply, ChatSettings, Message, status_line, strea
 from shared.formats.loading import load_model
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
+from shared.support.progress import print_any_text
 
 HELP = "Enter sends, Ctrl-C stops an answer, /reset forgets the conversation, /quit ends the chat."
 # A terminal obeys escape sequences, and a model's text is not to command it.
@@ -115,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = chat_parser(description="Chat with a model in the terminal.")
     parser.add_argument("--seed", type=int, help="the same answer to the same conversation every time")
     parsed = parser.parse_args(arguments)
+    print_any_text()
     print(f"Loading {parsed.model}", flush=True)
     try:
         model, tokenizer = load_model(parsed.model)

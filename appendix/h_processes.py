@@ -294,7 +294,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: say what to run, one of {', '.join(METHODS)}", file=sys.stderr)
         return 2
     program, kind = METHODS[arguments[0]]
-    with process_group() as device, open(os.devnull, "w") as nowhere:
+    with process_group() as device, open(os.devnull, "w", encoding="utf-8") as nowhere:
         options = program.make_parser().parse_args(arguments[1:])
         options.device = device
         with redirect_stdout(sys.stdout if is_main() else nowhere):

@@ -13,6 +13,7 @@ again, and the server's owner may charge for both.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -21,15 +22,16 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from shared.distillation.examples import chat_question
 from shared.generation.sampling import plain_seed
+from shared.generation.thinking import joined_thinking
 from shared.support.progress import progress_bar
-from shared.teacher.replies import Reply, split_thinking
+from shared.teacher.replies import Reply
 from shared.teacher.samples import Job, SamplesFile, Tally, ensure_sampling, unified_problems
 
 try:
@@ -38,10 +40,12 @@ except ModuleNotFoundError:
     openai = None
 
 T = TypeVar("T")
+RETRY_DELAY = 0.5  # seconds before an answer that came spoiled is asked for again, twice as long each time
 GIVE_UP_AFTER = 5  # samples in a row that cannot be had: then the fault is not in the problems
 LONGEST_WAIT = 120  # seconds that the package waits if asked to; else the server has to be asked another day
 THINKING_FIELDS = ("reasoning_content", "reasoning")  # DeepSeek and older vLLM, newer vLLM and Ollama
 BAD_FORM = (ValueError, RecursionError, LookupError, TypeError, AttributeError)  # what reading odd JSON raises
+MAY_PASS = (408, 409, 429)  # what is asked again of the statuses from 400 to 499
 OWN_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -51,6 +55,10 @@ class Unanswered(Exception):
 
 class Spoiled(Unanswered):
     """An answer came and is not whole."""
+
+
+class Told(Exception):
+    """With status 200 came not an answer but an error: its `args[0]` is what the server says of it."""
 
 
 class Refused(ConnectionError):
@@ -136,9 +144,10 @@ class Server:
             "stream": self.stream,
             "extra_body": {name: value for name, value in fields.items() if value is not None},
         }
-        for _ in range(self.tries - 1):
+        for number in range(self.tries - 1):
             with suppress(Spoiled):
                 return self._ask_once(client, request)
+            time.sleep(min(RETRY_DELAY * 2**number, 8))
         return self._ask_once(client, request)
 
     def _ask_once(self, client: openai.OpenAI, request: dict) -> Reply:
@@ -152,11 +161,21 @@ class Server:
             raise Unanswered(f"the connection broke ({type(error.__cause__).__name__})") from None
         except (openai.OpenAIError, *BAD_FORM) as error:
             raise Spoiled(f"an answer that is none ({type(error).__name__})") from None
-        return read_pieces(answer if self.stream else [answer])
+        try:
+            reply = read_pieces(pieces_of(answer) if self.stream else [answer])
+        except Told as error:
+            code = error.args[0].get("code") if isinstance(error.args[0], dict) else None
+            lasts = isinstance(code, int) and 400 <= code < 500 and code not in MAY_PASS
+            kind = Unanswered if lasts else Spoiled
+            raise kind(f"an error in place of an answer{self._said(error.args[0])}") from None
+        most = request["extra_body"].get("max_tokens")
+        if most and (reply.tokens or 0) >= most:  # some servers say "stop" all the same
+            reply = replace(reply, finish_reason="length")
+        return reply
 
     def _failure(self, error: openai.APIStatusError) -> Exception:
         """What a status other than 200 means for the run."""
-        status, said = error.status_code, self._said(error)
+        status, said = error.status_code, self._said(error.body)
         if status == 401:
             return Refused("The server refuses the key (status 401): set OPENAI_API_KEY to a valid one.")
         if status == 402:
@@ -171,38 +190,50 @@ class Server:
             return Refused(f"The server asks to wait {int(wait):,} s (status {status}{said}): go on then.")
         return Unanswered(f"status {status}{said}")
 
-    def _said(self, error: openai.APIStatusError) -> str:
+    def _said(self, body: object) -> str:
         """The server's own words, shortened; some servers repeat the key in them."""
-        said = error.body.get("message") if isinstance(error.body, dict) else error.body
+        said = body.get("message") if isinstance(body, dict) else body
         text = " ".join(said.split()) if isinstance(said, str) and not said.startswith("<") else ""
         text = text.replace(self.api_key, "***") if self.api_key else text
         return f", {text[:200]}" if text else ""
 
 
+def pieces_of(stream: openai.Stream) -> Iterable:
+    """The pieces of a stream; some servers, asked for one, send an error or the answer in one piece."""
+    if "json" not in stream.response.headers.get("content-type", ""):
+        return stream
+    try:
+        return [openai.types.chat.ChatCompletion.construct(**json.loads(stream.response.read()))]
+    except Exception as error:  # the HTTP library's, or of odd JSON
+        raise Spoiled(f"an answer that broke off ({type(error).__name__})") from None
+
+
 def read_pieces(pieces: Iterable) -> Reply:
     """The reply that comes in pieces, of which a whole answer is one. It is whole once a `finish_reason` has come.
 
-    An empty one counts too: it was paid for, and the verifier rejects it.
+    An empty one counts too: it was paid for, and the verifier rejects it. Raises Spoiled or Told.
     """
     thinking, content, finish_reason, usage = "", "", None, None
     try:
         for piece in pieces:
+            if getattr(piece, "error", None):
+                raise Told(piece.error)
             usage = piece.usage or usage
-            for choice in piece.choices[:1]:
+            for choice in (piece.choices or ())[:1]:
                 said = getattr(choice, "delta", None) or choice.message
                 thinking += next(filter(None, (getattr(said, name, None) for name in THINKING_FIELDS)), "")
                 content += said.content or ""
                 finish_reason = choice.finish_reason or finish_reason
     except (openai.OpenAIError, *BAD_FORM) as error:
         if finish_reason is None:
+            if getattr(error, "body", None):
+                raise Told(error.body) from None
             raise Spoiled(f"an answer that broke off ({type(error).__name__})") from None
     if finish_reason is None:
         raise Spoiled("an answer that was cut off")
-    thinking, content = thinking.strip(), content.strip()
-    if not thinking:
-        thinking, content, _ = split_thinking(content)
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
-    return Reply(thinking, content, finish_reason, *(n if type(n) is int else None for n in counts))
+    counts = (n if type(n) is int else None for n in counts)
+    return Reply(*joined_thinking(thinking, content), finish_reason, *counts)
 
 
 # --- many at a time -----------------------------------------------------------------------------------------

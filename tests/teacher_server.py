@@ -169,6 +169,29 @@ class _Handler(StubHandler):
     def fault_error_event(self):
         self.send(200, b'data: {"error": {"message": "out of memory"}}\n\n', Content_Type="text/event-stream")
 
+    def fault_limit(self):
+        self.send(200, {"error": {"message": f"Rate limit exceeded, dear {KEY}", "code": 429}})
+
+    def fault_too_long(self):
+        """An error that lasts, as llama.cpp tells it in a stream; its status cannot be changed any more."""
+        error = b'data: {"error": {"message": "the request exceeds the context", "code": 400}}\n\n'
+        self.send(200, error, Content_Type="text/event-stream")
+
+    def fault_whole(self):
+        """The answer in one piece, whether a stream was asked for or not."""
+        self.answer({}, self.question)
+
+    def fault_nulls(self):
+        """Fields that hold nothing."""
+        events = (
+            b'data: {"choices": null}\n\ndata: {"error": null, "choices": [{"delta": {"content": "\\\\boxed{1}"}}]}'
+        )
+        end = b'\n\ndata: {"error": null, "choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
+        self.send(200, events + end, Content_Type="text/event-stream")
+
+    def fault_chinese(self):
+        self.send(400, {"error": {"message": "余额不足"}})
+
     def fault_list(self):
         self.send(200, [1, 2])
 

@@ -26,7 +26,9 @@ from shared.formats.loading import load_model
 from shared.generation.completions import generate
 from shared.generation.logprobs import token_logprobs
 from shared.generation.prompts import render_prompt
+from shared.grpo import reward_format
 from shared.support.jsonl import read_jsonl, write_jsonl
+from shared.teacher import is_kept
 from tests.killed_runs import run_killed
 from tests.small_models import small_tokenizer
 from tests.small_policy import assert_same_weights, small_policy, weights
@@ -40,6 +42,7 @@ ROWS = [
     }
     for a in range(1, 7) for b in range(1, 5)
 ]  # fmt: skip
+OPENED = "{} <think>\n".format  # as the chat templates of DeepSeek-R1 and its like
 SETTINGS = {"epochs": 2, "batch_size": 5, "micro_batch_tokens": 150, "learning_rate": 1e-2, "warmup": 2}
 
 
@@ -108,9 +111,11 @@ def test_the_prompt_is_masked_and_the_completion_ends_with_the_end_token():
         ({"think_tags": False}, "\n2+3=5\n\nIt is \\boxed{5}."),
         ({"with_thinking": False}, " It is \\boxed{5}."),
         ({"prompt_style": "chat"}, "<think>\n2+3=5\n</think>\n\nIt is \\boxed{5}."),
-        ({"prompt_style": lambda problem: f"{problem} <think>\n"}, "2+3=5\n</think>\n\nIt is \\boxed{5}."),
+        ({"prompt_style": OPENED}, "2+3=5\n</think>\n\nIt is \\boxed{5}."),
+        ({"prompt_style": OPENED, "think_tags": False}, "2+3=5\n</think>\n\nIt is \\boxed{5}."),
+        ({"prompt_style": OPENED, "with_thinking": False}, "\n</think>\n\nIt is \\boxed{5}."),
     ],
-    ids=["tags", "plain", "without", "chat", "opened by the prompt"],
+    ids=["tags", "plain", "without", "chat", "opened by the prompt", "opened, plain", "opened, without"],
 )
 def test_formats_with_and_without_thinking(settings, completion):
     assert build(row(), **settings)[0].completion == completion
@@ -118,6 +123,38 @@ def test_formats_with_and_without_thinking(settings, completion):
 
 def test_without_thinking_in_the_row_there_are_no_tags():
     assert build(row(thinking=""))[0].completion == " It is \\boxed{5}."
+    opened = build(row(thinking=""), prompt_style=OPENED)[0]
+    assert opened.completion == "\n</think>\n\nIt is \\boxed{5}.", "what the prompt has opened is closed"
+
+
+@pytest.mark.parametrize(
+    ("thinking", "content", "completion"),
+    [
+        ("First", "then\n</think>\n\nIt is \\boxed{5}.", "\n<think>\nFirst\n\nthen\n</think>\n\nIt is \\boxed{5}."),
+        ("", "<think>\nhm\n</think>\n\nIt is \\boxed{5}.", "\n<think>\nhm\n</think>\n\nIt is \\boxed{5}."),
+        ("a </think> in it", "It is \\boxed{5}.", None),
+        ("hm", "The tag </think> ends it, <think> \\boxed{5}", None),
+    ],
+)
+def test_a_completion_has_one_thinking_that_is_closed(thinking, content, completion):
+    """Servers put it into a field, into the content, or into both."""
+    found = build(row(thinking=thinking, content=content))
+    assert [example.completion for example in found] == ([completion] if completion else [])
+    assert found.dropped == ({} if completion else {"special": 1})
+    for example in found:
+        assert reward_format(example.completion, {}) == 1
+    [without] = build(row(thinking="", content="<think>hm</think>It is \\boxed{5}."), with_thinking=False)
+    assert without.completion == " It is \\boxed{5}."
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "abort", "error", "max_tokens", "tool_calls", "", "?"])
+def test_only_an_answer_that_ended_by_itself_is_learned_from(reason):
+    """Servers have many words for a cut; a student would learn to end there."""
+    found = build(row(finish_reason=reason), only_correct=False)
+    assert (len(found), dict(found.dropped)) == (0, {"unfinished": 1})
+    assert not is_kept(row(finish_reason=reason))
+    assert is_kept(row())
+    assert len(build(row(finish_reason=None))) == 1, "public sets do not say"
 
 
 def test_the_chat_format_is_the_template_s():
@@ -592,6 +629,22 @@ def test_a_run_goes_on_only_with_the_same_data_and_end(tmp_path):
     with pytest.raises(ValueError, match=r"other settings \(loss 'soft', not 'hard'\)"):
         trainer().train()
     assert len(trainer(loss="soft").train()) == 8
+
+
+@pytest.mark.parametrize("settings", [{}, {"with_thinking": False}])
+def test_the_student_is_evaluated_with_the_prompts_it_is_trained_on(settings):
+    """Qwen3's template writes an empty thinking where none is wanted."""
+    student, tokenizer = small_policy()
+    tokenizer.chat_template = "{{ messages[0].content }}{{ '' if enable_thinking else '<think></think>' }}"
+    rows = [row(problem=f"Compute {n}+3.", unique_id=f"{n}") for n in range(4)]
+    found = build_sft_examples(rows, tokenizer, prompt_style="chat", **settings)
+    config = DistillConfig(prompt_style="chat", max_new_tokens=2, **settings)
+    trainer = DistillationTrainer(student, tokenizer, found, config, problems=rows[:2], progress=False)
+    assert trainer.ask(rows[0]["problem"]) == found[0].prompt
+    other = replace(config, with_thinking=not config.with_thinking)
+    with pytest.raises(ValueError, match="give the config the prompt_style and with_thinking of the examples"):
+        DistillationTrainer(student, tokenizer, found, other, problems=rows[:2])
+    DistillationTrainer(student, tokenizer, found, other)  # nothing is asked
 
 
 KILLED = """

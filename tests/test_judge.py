@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appendix.f_judge import RUBRIC, Judgement, Pair, judge_pairs, judge_prompt, parse_verdict, position_bias
+from appendix.f_judge import (
+    RUBRIC,
+    Judgement,
+    Pair,
+    judge_pairs,
+    judge_prompt,
+    missing_verdicts,
+    parse_verdict,
+    position_bias,
+)
 
 PAIR = Pair("Compute 2+3.", "5", "6")
 
@@ -114,3 +123,15 @@ def test_bias_of_fair_and_of_blind_judges():
     bias, low, high = position_bias([Judgement("A", "A")] * 10 + [Judgement("A", "B")] * 30)
     assert bias == 0.25
     assert 0 < low < bias < high
+
+
+def test_replies_without_a_verdict_are_counted():
+    """A judge that always says A and is cut every second time would show half of its bias; one that is mute, none."""
+    half = [Judgement("A", None), Judgement(None, "A")] * 5
+    assert missing_verdicts(half) == 10
+    assert position_bias(half)[0] == 0.5
+    with pytest.raises(ValueError, match="11 of 20 replies hold no verdict: give the judge more tokens"):
+        position_bias([*half[1:], Judgement(None, None)])
+    mute = judge_pairs(lambda messages: [""] * len(messages), [PAIR] * 3)
+    with pytest.raises(ValueError, match="6 of 6 replies hold no verdict"):
+        position_bias(mute)

@@ -29,6 +29,7 @@ def hurry(monkeypatch):
     """The package waits half a second and more before it tries again."""
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.02)
+    monkeypatch.setattr(h_server, "RETRY_DELAY", 0.01)
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_rejected_texts_are_left_out_but_not_forgotten(server, tmp_path):
 
 PASSING = [
     "busy", "busy_for_a_while", "busy_until_a_date", "broken", "cut", "cut_body", "hang_up", "malformed",
-    "malformed_event", "error_event", "list", "no_choices", "no_message", "number", "deep",
+    "malformed_event", "error_event", "limit", "list", "no_choices", "no_message", "number", "deep",
 ]  # fmt: skip
 
 
@@ -128,6 +129,44 @@ def test_all_faults_at_once(server, tmp_path):
     assert {problem: n for problem, n in server.served.items() if n != 3} == {}
     assert tally.asked == 60
     assert len(server.requests) == 60 + 3 * len(PASSING)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_error_inside_an_answer_is_shown_in_the_server_s_words(server, tmp_path, stream):
+    server.faults.extend(["limit"] * 2)
+    tally = ask_server(sums(1), tmp_path / "data.jsonl", teacher(tries=2, stream=stream))
+    assert tally.last_failure == "an error in place of an answer, Rate limit exceeded, dear ***"
+    assert len(server.requests) == 2
+
+
+def test_an_error_that_lasts_is_not_asked_for_again(server, tmp_path):
+    server.faults.append("too_long")
+    tally = ask_server(sums(2), tmp_path / "data.jsonl", teacher(concurrency=1))
+    assert tally.last_failure == "an error in place of an answer, the request exceeds the context"
+    assert (tally.failed, tally.kept, len(server.requests)) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("form", ["whole", "nulls"])
+def test_an_odd_stream_with_an_answer_in_it_is_an_answer(server, tmp_path, form):
+    server.faults.append(form)
+    assert ask_server(sums(1), tmp_path / "data.jsonl", teacher()).kept == len(server.requests) == 1
+
+
+def test_an_answer_of_all_the_tokens_allowed_was_cut(server, tmp_path):
+    """Some servers say "stop" to it all the same."""
+    assert ask_server(sums(1), tmp_path / "a.jsonl", teacher(), max_new_tokens=21).kept == 1
+    assert ask_server(sums(1), tmp_path / "b.jsonl", teacher(), max_new_tokens=20).rejected == 1
+    [row] = read_jsonl(tmp_path / "b.rejected.jsonl")
+    assert (row["finish_reason"], row["correct"]) == ("length", True)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_thinking_in_a_field_and_in_the_content(server, tmp_path, stream):
+    message = {"reasoning_content": "First", "content": "then</think>\n\nIt is \\boxed{1}."}
+    server.reply = lambda problem, right: message
+    ask_server(sums(1), tmp_path / "data.jsonl", teacher(stream=stream))
+    [row] = read_jsonl(tmp_path / "data.jsonl")
+    assert (row["thinking"], row["content"]) == ("First\n\nthen", "It is \\boxed{1}.")
 
 
 def test_requests_under_way_are_bounded(server, tmp_path):

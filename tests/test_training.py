@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,10 +17,11 @@ from torch.nn import functional as F
 
 from shared.formats.checkpoints import list_checkpoints
 from shared.formats.loading import load_model
+from shared.support import files
 from shared.support.jsonl import read_jsonl
 from shared.training.config import TrainingConfig
 from shared.training.metrics_log import MetricsLog
-from shared.training.trainer import Trainer, TrainingStopped, scheduled_rate
+from shared.training.trainer import StopRequest, Trainer, TrainingStopped, scheduled_rate
 from tests.small_policy import assert_same_weights, small_policy, weights
 
 
@@ -321,6 +323,79 @@ def interrupt_after(step, times=1):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows delivers no such signal to oneself")
+def locked(monkeypatch, name):
+    """A file that another program holds open, as Windows does it."""
+    opened, replaced = Path.open, os.replace
+
+    def open_(path, mode="r", *arguments, **named):
+        if path.name == name and mode != "rb":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, mode, *arguments, **named)
+
+    def replace_(old, new):
+        if Path(new).name == name:
+            raise PermissionError(13, "Permission denied", str(new))
+        return replaced(old, new)
+
+    monkeypatch.setattr(Path, "open", open_)
+    monkeypatch.setattr(os, "replace", replace_)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.jsonl"])
+def test_a_locked_log_ends_no_training_and_loses_no_row(tmp_path, monkeypatch, name):
+    """A reader looks at it in Excel from step 3 to step 5."""
+
+    def on_step(metrics):
+        if metrics["step"] == 2:
+            locked(monkeypatch, name)
+        if metrics["step"] == 5:
+            monkeypatch.undo()
+
+    make(on_step, steps=6, eval_every=4, out=tmp_path).train()
+    assert [r["step"] for r in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert [row["eval_loss"] for row in rows] == ["", "", "", "1.0", "", "1.0"]
+
+
+def test_a_run_goes_on_while_its_csv_is_locked(tmp_path, monkeypatch):
+    make(steps=2, out=tmp_path).train()
+    with monkeypatch.context() as patch:
+        locked(patch, "metrics.csv")
+        make(steps=4, out=tmp_path).train()
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 3
+    make(steps=5, out=tmp_path).train()
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 6
+
+
+def test_a_log_that_can_never_be_written_ends_training_at_once(tmp_path, monkeypatch):
+    locked(monkeypatch, "metrics.jsonl")
+    with pytest.raises(PermissionError):
+        make(steps=4, out=tmp_path).train()
+    assert not list_checkpoints(tmp_path)
+
+
+def test_signal_handlers_are_put_back_and_those_of_c_code_are_left_alone(monkeypatch):
+    """Python cannot name a handler that C code has installed (None), nor install it again."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with StopRequest():
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    install, installed = signal.signal, []
+
+    def strict(number, handler):
+        installed.append(number)
+        return install(number, handler)  # a TypeError for None
+
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else before[0])
+    monkeypatch.setattr(signal, "signal", strict)
+    with StopRequest() as stop:
+        assert not stop.asked()
+    assert set(installed) == {signal.SIGINT}
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys):
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"stopped after step 3 of 6 and saved in .*step-000003: run the same"):

@@ -35,7 +35,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--validation", type=float, default=0.05, metavar="X", help=share)
     add("--problems", metavar="FILE", help="held-out problems to measure the accuracy on; default: none")
     add("--max-length", type=int, default=512, metavar="N", help="leave out longer examples; default: 512 tokens")
-    add("--no-thinking", dest="with_thinking", action="store_false", help="leave out the teacher's thinking")
     add("--no-think-tags", dest="think_tags", action="store_false", help="write the thinking without its tags")
     add("--keep-wrong", dest="only_correct", action="store_false", help="keep solutions that the verifier rejects")
     return parser

@@ -20,7 +20,8 @@ class DistillConfig(TrainingConfig):
 
     Training: `epochs` times over all examples, or just `steps` steps if that is given, `batch_size` examples a step.
     The learning rate rises over `warmup` steps and falls along a cosine to the share `final_rate` of its peak.
-    Evaluations measure the loss on the validation examples, and greedy accuracy on the held-out problems.
+    Evaluations measure the loss on the validation examples, and greedy accuracy on the held-out problems, which are
+    asked as the examples were built: give their `prompt_style` and `with_thinking`.
 
     Raises ValueError for a value out of range.
     """
@@ -35,6 +36,7 @@ class DistillConfig(TrainingConfig):
     batch_size: int = 16
     warmup: int = 10
     final_rate: float = 0.0
+    with_thinking: bool = True
     save_every: int = 50
     eval_every: int | None = 50
 

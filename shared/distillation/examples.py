@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.distillation.rows import Solution, read_solution
-from shared.generation.completions import CUT_SHORT
 from shared.generation.prompts import render_prompt
 from shared.model.tokenizer import THINK_TAGS, Tokenizer
 
@@ -76,10 +75,11 @@ def sft_completion(prompt: str, thinking: str, content: str, think_tags: bool = 
     As in the texts that the tiny model has read, several lines begin on a new one, and a single one does not.
     """
     opening, closing = THINK_TAGS
-    if thinking and think_tags:
+    opened = prompt.rstrip().endswith(opening)  # some chat templates open the thinking themselves: it must be closed
+    if opened or (thinking and think_tags):
         thinking = f"{opening}\n{thinking}\n{closing}"
     text = f"{thinking}\n\n{content}" if thinking else content
-    if prompt.rstrip().endswith(opening):  # some chat templates open the thinking themselves
+    if opened:
         text = text.removeprefix(f"{opening}\n")
     if prompt[-1:].isspace():
         return text
@@ -115,13 +115,15 @@ def why_dropped(
 ) -> str | None:
     """Why a solution makes no example (see `REASONS`), or None. Taught in ch08, section 8.4."""
     special = {i for token, i in tokenizer.special_tokens.items() if token not in THINK_TAGS}
+    opened, closed = map(example.completion.count, THINK_TAGS)
+    opened += example.prompt.rstrip().endswith(THINK_TAGS[0])
     if not solution.content:
         return "empty"
-    if solution.finish_reason in CUT_SHORT:
+    if solution.finish_reason not in ("stop", None):  # public sets have None; any other end is none
         return "unfinished"
     if only_correct and not solution.is_right():
         return "wrong"
-    if special.intersection(example.input_ids[example.prompt_length : -1]):
+    if opened != closed or closed > 1 or special.intersection(example.input_ids[example.prompt_length : -1]):
         return "special"
     return "too_long" if len(example) > max_length else None
 
@@ -139,9 +141,9 @@ def build_sft_examples(
     """Examples for supervised fine-tuning from rows in any spelling of `shared.distillation.rows`.
 
     Left out, and counted in the result's `dropped`: solutions that the verifier rejects (rejection sampling,
-    arXiv:2308.01825) or that were cut short, texts with special tokens other than `<think>` tags, the same solution of
-    the same problem again, and examples of more than `max_length` tokens, which are never cut: a solution without its
-    end teaches the student to ramble. Taught in ch08, section 8.4.
+    arXiv:2308.01825) or that were cut short, texts with special tokens other than one pair of think tags, the same
+    solution of the same problem again, and examples of more than `max_length` tokens, which are never cut: a solution
+    without its end teaches the student to ramble. Taught in ch08, section 8.4.
 
     Args:
         prompt_style: how the problem is asked, see `sft_prompt`.

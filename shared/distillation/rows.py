@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from shared.generation.thinking import joined_thinking
 from shared.grader.grading import extract_answer, grade
 
 SPELLINGS = {  # of `shared.teacher`, of the public sets, of a problem with its solution
@@ -48,6 +49,6 @@ def read_solution(row: dict, number: int, needs_answer: bool) -> Solution:
             raise ValueError(f"Row {number} has no text in the field {names}: add it.")
     if not found["problem"].strip() or (needs_answer and not found["answer"].strip()):
         raise ValueError(f"Row {number} has an empty problem or answer: fill it in, or delete the row.")
-    problem, thinking, content = ((found[field] or "").strip() for field in ("problem", "thinking", "content"))
+    thinking, content = joined_thinking(found["thinking"] or "", found["content"])
     correct = row.get("correct") if isinstance(row.get("correct"), bool) else None
-    return Solution(problem, thinking, content, found["answer"], correct, row.get("finish_reason"))
+    return Solution(found["problem"].strip(), thinking, content, found["answer"], correct, row.get("finish_reason"))

@@ -4,7 +4,6 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -61,7 +60,7 @@ class DistillationTrainer(Trainer):
     where it was evaluated `eval_loss` and `eval_accuracy`. Taught in ch08, section 8.8.
 
     Raises ValueError if there are no examples, one is longer than the model's context or of another tokenizer, or the
-    teacher has another vocabulary.
+    teacher has another vocabulary, or the problems would be asked otherwise than the examples are.
     """
 
     shown: ClassVar = {"loss": "loss", "eval_loss": "validation", "eval_accuracy": "accuracy"}
@@ -91,6 +90,10 @@ class DistillationTrainer(Trainer):
         if config.steps is None:
             config = replace(config, steps=config.epochs * self.steps_per_epoch)
         super().__init__(model, tokenizer, config, **options)
+        asked, example = self.ask(self.examples[0].problem), self.examples[0].prompt
+        if self.problems and asked != example:
+            found = f"The examples ask {example!r}, the evaluation {asked!r}"
+            raise ValueError(f"{found}: give the config the prompt_style and with_thinking of the examples.")
 
     def learning_rate(self) -> float:
         """Warm-up, then a cosine to the last step."""
@@ -144,14 +147,17 @@ class DistillationTrainer(Trainer):
             for e, own in zip(examples, written, strict=True)
         ]
 
+    def ask(self, problem: str) -> str:
+        """The prompt that the student is evaluated with."""
+        return sft_prompt(problem, self.tokenizer, self.config.prompt_style, self.config.with_thinking)
+
     def evaluate(self) -> dict[str, float]:
         """The loss on the validation examples and greedy accuracy on the problems, as far as there are any."""
         metrics = {}
         if self.validation:
             metrics["eval_loss"] = self.validation_loss()
         if self.problems:
-            prompt = partial(sft_prompt, tokenizer=self.tokenizer, prompt_style=self.config.prompt_style)
-            metrics["eval_accuracy"] = self.greedy_accuracy(self.problems, prompt)
+            metrics["eval_accuracy"] = self.greedy_accuracy(self.problems, self.ask)
         return metrics
 
     @torch.no_grad()

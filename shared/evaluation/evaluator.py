@@ -194,7 +194,7 @@ def evaluate(
         prompt: a style of `render_prompt`, or a function from a problem's text to a prompt.
         method: "greedy", or a function `(model, tokenizer, prompts, *, max_new_tokens, seed) -> list[Answer]`, such as
             `functools.partial(self_consistency, num_samples=8)`.
-        batch_size: how many problems the method gets at once; it changes speed and memory, not the results.
+        batch_size: how many problems the method gets at once; it changes speed and memory, and results by rounding.
         max_new_tokens: at most so many tokens for a completion.
         seed: for methods that draw at random. They are to draw for each prompt from the seed and that prompt, as
             `generate` does; then no result depends on the batches.

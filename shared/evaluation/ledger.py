@@ -18,6 +18,7 @@ import torch
 from shared.assets import ASSETS
 from shared.evaluation.evaluator import EvalResult
 from shared.support.jsonl import append_jsonl, read_jsonl
+from shared.support.progress import print_any_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # training does without matplotlib
@@ -179,4 +180,5 @@ def _is_usual(row: dict) -> bool:
 
 
 if __name__ == "__main__":
+    print_any_text()
     print(ledger_table())

@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from shared.support.files import atomic_file
@@ -77,8 +78,9 @@ class ResultsFile:
     def append(self, records: Sequence[dict], seconds: float) -> None:
         """Add records; `seconds` is the time of the whole run so far."""
         if self.path is not None:
-            # Settings first: a file of records without them could not be continued.
-            write_settings(self.path, {"settings": self.settings, "seconds": round(seconds, 3)})
+            # Settings first: records without them could not be continued. Later only their time is new: it may wait.
+            with suppress(PermissionError) if self.path.exists() else nullcontext():
+                write_settings(self.path, {"settings": self.settings, "seconds": round(seconds, 3)})
             append_jsonl(self.path, records)
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Generating text: greedy decoding and sampling, one prompt or many. Taught in ch02, sections 2.4 to 2.7.
 
 What a row gets does not depend on the others in its batch, up to one thing: matrix products of another size may differ
-in their last bits, which can decide between tokens that are equally likely to six digits.
+in their last bits. That decides between tokens that are equally likely: to six digits in fp32, to one or two in bf16.
 """
 
 import math
@@ -21,8 +21,6 @@ from shared.model.transformer import CausalLM, ensure_known
 from shared.support.progress import progress_bar
 from shared.support.values import ensure_at_least_one
 
-# Why a completion, ours or a server's, has no end of its own: a student must not learn to end there.
-CUT_SHORT = ("length", "content_filter")
 # Prompts are read in groups of so many tokens: the intermediate results then fit a processor's cache, with little
 # padding. Reading 256 prompts takes half the time.
 PREFILL_TOKENS = 1024
@@ -311,8 +309,7 @@ def to_completion(row: Row) -> Completion:
 
 
 def _require_in_range(max_new_tokens: int, stop: str | Sequence[str] | None) -> None:
-    if max_new_tokens < 1:
-        ensure_at_least_one(max_new_tokens=max_new_tokens)
+    ensure_at_least_one(max_new_tokens=max_new_tokens)
     if stop == "" or not all(isinstance(text, str) and text for text in stop or ()):
         raise ValueError(f"stop is {stop!r}: give a text that is not empty, or a list of such texts.")
 

@@ -140,7 +140,7 @@ def rollout_metrics(
     scale = torch.tensor(weights or 1.0)
     total = (rollouts.rewards * scale).sum(dim=-1)
     lengths = rollouts.mask.sum(dim=1).float()
-    truncated = [row.completion.finish_reason == "length" for row in rollouts.rows]
+    truncated = [row.completion.finish_reason != "stop" for row in rollouts.rows]
     each = rollouts.rewards.mean(dim=(0, 1)).tolist()
     return {
         "reward_mean": total.mean().item(),

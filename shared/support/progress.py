@@ -1,6 +1,7 @@
-"""The progress bar of the course's long loops, in notebooks and terminals."""
+"""What long loops and commands show, in notebooks and terminals."""
 
 import os
+import sys
 
 from tqdm.auto import tqdm
 
@@ -12,3 +13,9 @@ def progress_bar(total: int, *, unit: str, shown: bool = True, done: int = 0) ->
     """
     quiet = not shown or os.environ.get("TQDM_DISABLE", "") not in ("", "0")
     return tqdm(total=total, initial=done, unit=unit, disable=quiet)
+
+
+def print_any_text() -> None:
+    """Show what the output's encoding lacks (on Windows a pipe has cp1252) as \\uXXXX, in place of an error."""
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has none and needs none
+        sys.stdout.reconfigure(errors="backslashreplace")

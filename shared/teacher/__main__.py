@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from shared.evaluation.data import load_math_train, load_minimath, load_problems
 from shared.formats.loading import load_model
 from shared.generation.prompts import INSTRUCTIONS
+from shared.support.progress import print_any_text
 from shared.teacher import Tally, ask_model
 
 SETS = {"minimath": lambda: load_minimath("train"), "math": load_math_train}
@@ -63,6 +64,7 @@ def common_arguments(options: argparse.Namespace) -> dict:
 
 def run(ask: Callable[[argparse.Namespace], Tally], options: argparse.Namespace) -> int:
     """Ask, print the tally or the error, and return the exit status."""
+    print_any_text()
     try:
         print(ask(options))
     except KeyboardInterrupt:

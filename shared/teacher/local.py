@@ -36,7 +36,7 @@ def ask_model(
 ) -> Tally:
     """Let a model of ours solve problems and append what the verifier accepts to a file, batch by batch.
 
-    A call that was stopped goes on where it was; with one seed the samples are the same whatever the batches.
+    A call that was stopped goes on where it was; with one seed the batches change the samples by rounding at most.
 
     Args:
         problems: dicts with at least `problem` and `answer`, such as `load_minimath` gives.

@@ -1,38 +1,10 @@
 """What a teacher wrote: the thinking apart from the content, and the verdict on it. Taught in ch08, section 8.3."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from shared.generation.completions import CUT_SHORT, Completion
+from shared.generation.completions import Completion
+from shared.generation.thinking import split_thinking
 from shared.grader.grading import extract_answer, grade
-from shared.model.tokenizer import THINK_TAGS
-
-
-class Parts(NamedTuple):
-    """A text in two: the thinking and the answer. `still_thinking`: the thinking has not been closed (yet)."""
-
-    thinking: str
-    answer: str
-    still_thinking: bool
-
-
-def split_thinking(text: str, opened: bool | None = None) -> Parts:
-    """Separate what a model thinks from what it answers. Taught in ch08, section 8.3.
-
-    Only a `<think>` at the start opens the thinking: further on, a model may talk about the tag.
-
-    Args:
-        opened: whether the prompt ends with `<think>`, as those of some chat templates do. If None, nobody knows, and a
-            `</think>` without an opening tag before it says so.
-    """
-    start, end = THINK_TAGS
-    text = text.lstrip()
-    if opened is None:
-        opened = end in text and start not in text.partition(end)[0]
-    if not opened and not text.startswith(start):
-        return Parts("", text.rstrip(), False)
-    thinking, closed, answer = (text if opened else text.removeprefix(start)).partition(end)
-    return Parts(thinking.strip(), answer.strip(), not closed)
 
 
 @dataclass(frozen=True)
@@ -71,5 +43,5 @@ def make_row(problem: dict, sample: int, reply: Reply, model: str) -> dict:
 
 
 def is_kept(row: dict) -> bool:
-    """Whether a student may learn from a row: right, and not cut short. Taught in ch08, section 8.3."""
-    return row["correct"] and row["finish_reason"] not in CUT_SHORT
+    """Whether a student may learn from a row: right, and ended by the teacher itself. Taught in ch08, section 8.3."""
+    return row["correct"] and row["finish_reason"] == "stop"

@@ -38,6 +38,7 @@ from shared.model.fast import speed_up
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.files import atomic_file
+from shared.support.progress import print_any_text
 from shared.tiny.config import TINY_CONFIG
 from shared.tiny.corpus import LEVELS, generate_minimath
 from shared.tiny.documents import EVEN, STEEP, Document, draw_document
@@ -303,6 +304,7 @@ def _log(folder: Path, record: dict) -> None:
 
 def main() -> None:
     """The command line."""
+    print_any_text()
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("checkpoints/pretrain"), help="folder of the run")
     parser.add_argument("--clean-chunks", type=int, default=Recipe.clean_chunks, help="chunks of the first phase")

@@ -19,6 +19,7 @@ from shared.formats.weights import save_weights_file
 from shared.model.fast import speed_up
 from shared.model.transformer import CausalLM
 from shared.support.files import atomic_file
+from shared.support.progress import print_any_text
 from shared.tiny.pretrain import Recipe, train_from
 
 
@@ -65,6 +66,7 @@ def train_teacher(folder: Path, recipe: TeacherRecipe, evaluate_every: int = 5, 
 
 def main() -> None:
     """The command line."""
+    print_any_text()
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("checkpoints/teacher"), help="folder of the run")
     parser.add_argument("--chunks", type=int, default=TeacherRecipe.clean_chunks, help="chunks of documents")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from shared.support.progress import print_any_text
 from shared.training.config import TrainingConfig
 from shared.training.trainer import Trainer, TrainingStopped
 
@@ -57,6 +58,7 @@ def make_config(config: type[TrainingConfig], options: argparse.Namespace) -> Tr
 
 def run(make_trainer: Callable[[argparse.Namespace], Trainer], options: argparse.Namespace) -> int:
     """Make the trainer, train, and say where the results are; returns the exit status."""
+    print_any_text()
     try:
         trainer = make_trainer(options)
         trainer.train(resume=not options.fresh)

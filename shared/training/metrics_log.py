@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from shared.support.files import atomic_file
@@ -12,22 +12,29 @@ from shared.support.progress import progress_bar
 
 
 class MetricsLog:
-    """metrics.jsonl and metrics.csv in the folder of a run, one record a step."""
+    """metrics.jsonl and metrics.csv in a run's folder; what finds a file locked (by Excel on Windows) waits for it."""
 
     def __init__(self, folder: Path):
         self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
         self.columns: list[str] = []
+        self.waiting: list[dict] = []
 
     def append(self, record: dict) -> None:
         """Add the record of one more step to both files."""
         no_json = [name for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
-        record = record | dict.fromkeys(no_json)
-        append_jsonl(self.jsonl, [record])
-        if self.csv.exists() and set(record) <= set(self.columns):
-            with self.csv.open("a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, self.columns).writerow(record)
-        else:  # the first record, or the first of a step that was evaluated
-            self._write_csv(read_jsonl(self.jsonl))
+        self.waiting.append(record | dict.fromkeys(no_json))
+        try:
+            append_jsonl(self.jsonl, self.waiting)
+            written, self.waiting = self.waiting, []
+            if self.csv.exists() and all(set(record) <= set(self.columns) for record in written):
+                with self.csv.open("a", encoding="utf-8", newline="") as file:
+                    csv.DictWriter(file, self.columns).writerows(written)
+            else:  # the first record, the first of a step that was evaluated, or the first after a lock
+                self._write_csv(read_jsonl(self.jsonl))
+        except PermissionError:
+            self.columns = []  # the csv is written anew from the other file as soon as that can be
+            if not self.jsonl.exists():
+                raise
 
     def cut(self, last_step: int) -> list[dict]:
         """Drop what was logged after a step, so that going on from there logs nothing twice; returns the rest."""
@@ -37,18 +44,19 @@ class MetricsLog:
             unfinished.unlink()
         if records:
             write_jsonl(self.jsonl, records)
-            self._write_csv(records)
         else:
             self.jsonl.unlink(missing_ok=True)
-            self.csv.unlink(missing_ok=True)
+        with suppress(PermissionError):  # `append` writes it anew
+            self._write_csv(records) if records else self.csv.unlink(missing_ok=True)
         return records
 
     def _write_csv(self, records: list[dict]) -> None:
-        self.columns = list(dict.fromkeys(name for record in records for name in record))
+        columns = list(dict.fromkeys(name for record in records for name in record))
         with atomic_file(self.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(records)
+        self.columns = columns
 
 
 class MetricsBar(AbstractContextManager):
