@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from shared.generation.prompts import Parts, split_thinking
 from shared.generation.stream import stream
-from shared.generation.thinking import Parts, split_thinking
 from shared.model.tokenizer import THINK_TAGS, Tokenizer
 from shared.model.transformer import CausalLM
 

@@ -28,8 +28,8 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from shared.distillation.examples import chat_question
+from shared.generation.prompts import split_thinking
 from shared.generation.sampling import plain_seed
-from shared.generation.thinking import joined_thinking
 from shared.support.progress import progress_bar
 from shared.teacher.replies import Reply
 from shared.teacher.samples import Job, SamplesFile, Tally, ensure_sampling, unified_problems
@@ -233,7 +233,8 @@ def read_pieces(pieces: Iterable) -> Reply:
         raise Spoiled("an answer that was cut off")
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     counts = (n if type(n) is int else None for n in counts)
-    return Reply(*joined_thinking(thinking, content), finish_reason, *counts)
+    more, content, _ = split_thinking(content)
+    return Reply("\n\n".join(filter(None, (thinking.strip(), more))), content, finish_reason, *counts)
 
 
 # --- many at a time -----------------------------------------------------------------------------------------

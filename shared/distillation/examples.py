@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.distillation.rows import Solution, read_solution
-from shared.generation.prompts import render_prompt
+from shared.generation.prompts import opened_thinking, render_prompt
 from shared.model.tokenizer import THINK_TAGS, Tokenizer
 
 PromptStyle = str | Callable[[str], str]
@@ -75,12 +75,10 @@ def sft_completion(prompt: str, thinking: str, content: str, think_tags: bool = 
     As in the texts that the tiny model has read, several lines begin on a new one, and a single one does not.
     """
     opening, closing = THINK_TAGS
-    opened = prompt.rstrip().endswith(opening)  # some chat templates open the thinking themselves: it must be closed
-    if opened or (thinking and think_tags):
-        thinking = f"{opening}\n{thinking}\n{closing}"
+    start = "" if opened_thinking(prompt) else f"{opening}\n"  # what the prompt has opened must be closed
+    if not start or (thinking and think_tags):
+        thinking = f"{start}{thinking}\n{closing}"
     text = f"{thinking}\n\n{content}" if thinking else content
-    if opened:
-        text = text.removeprefix(f"{opening}\n")
     if prompt[-1:].isspace():
         return text
     return ("\n" if "\n" in text else " ") + text
@@ -115,8 +113,7 @@ def why_dropped(
 ) -> str | None:
     """Why a solution makes no example (see `REASONS`), or None. Taught in ch08, section 8.4."""
     special = {i for token, i in tokenizer.special_tokens.items() if token not in THINK_TAGS}
-    opened, closed = map(example.completion.count, THINK_TAGS)
-    opened += example.prompt.rstrip().endswith(THINK_TAGS[0])
+    opened, closed = map((opened_thinking(example.prompt) + example.completion).count, THINK_TAGS)
     if not solution.content:
         return "empty"
     if solution.finish_reason not in ("stop", None):  # public sets have None; any other end is none

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.generation.thinking import joined_thinking
+from shared.generation.prompts import split_thinking
 from shared.grader.grading import extract_answer, grade
 
 SPELLINGS = {  # of `shared.teacher`, of the public sets, of a problem with its solution
@@ -49,6 +49,7 @@ def read_solution(row: dict, number: int, needs_answer: bool) -> Solution:
             raise ValueError(f"Row {number} has no text in the field {names}: add it.")
     if not found["problem"].strip() or (needs_answer and not found["answer"].strip()):
         raise ValueError(f"Row {number} has an empty problem or answer: fill it in, or delete the row.")
-    thinking, content = joined_thinking(found["thinking"] or "", found["content"])
+    more, content, _ = split_thinking(found["content"])
+    thinking = "\n\n".join(filter(None, ((found["thinking"] or "").strip(), more)))
     correct = row.get("correct") if isinstance(row.get("correct"), bool) else None
     return Solution(found["problem"].strip(), thinking, content, found["answer"], correct, row.get("finish_reason"))

@@ -90,10 +90,9 @@ class DistillationTrainer(Trainer):
         if config.steps is None:
             config = replace(config, steps=config.epochs * self.steps_per_epoch)
         super().__init__(model, tokenizer, config, **options)
-        asked, example = self.ask(self.examples[0].problem), self.examples[0].prompt
-        if self.problems and asked != example:
-            found = f"The examples ask {example!r}, the evaluation {asked!r}"
-            raise ValueError(f"{found}: give the config the prompt_style and with_thinking of the examples.")
+        if self.problems and self.ask(self.examples[0].problem) != self.examples[0].prompt:
+            mend = "give the config the prompt_style and with_thinking of the examples"
+            raise ValueError(f"The problems would be asked otherwise than the examples: {mend}.")
 
     def learning_rate(self) -> float:
         """Warm-up, then a cosine to the last step."""

@@ -21,8 +21,7 @@ from shared.model.transformer import CausalLM, ensure_known
 from shared.support.progress import progress_bar
 from shared.support.values import ensure_at_least_one
 
-# Prompts are read in groups of so many tokens: the intermediate results then fit a processor's cache, with little
-# padding. Reading 256 prompts takes half the time.
+# Prompts are read in groups of so many tokens, which fit a processor's cache: 256 prompts take half the time.
 PREFILL_TOKENS = 1024
 # Parameters times rows: to hand such small products to other threads takes longer than to do them.
 ONE_THREAD_BELOW = 50_000_000
@@ -226,8 +225,7 @@ def generate(
     prompt without tokens or one that fills the context, and for settings out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    if min(num_samples, batch_size) < 1:
-        ensure_at_least_one(num_samples=num_samples, batch_size=batch_size)
+    ensure_at_least_one(num_samples=num_samples, batch_size=batch_size)
     texts = [prompts] if isinstance(prompts, str) else prompts
     samples = range(first_sample, first_sample + num_samples)
     rows = make_rows(model, tokenizer, texts, samples, max_new_tokens, sampling, seed, stop)
@@ -257,7 +255,9 @@ def make_rows(
     stop: str | Sequence[str] | None,
 ) -> list[Row]:
     """The rows of every prompt, one a sample; a prompt that comes again goes on with the next samples."""
-    _require_in_range(max_new_tokens, stop)
+    ensure_at_least_one(max_new_tokens=max_new_tokens)
+    if stop == "" or not all(isinstance(text, str) and text for text in stop or ()):
+        raise ValueError(f"stop is {stop!r}: give a text that is not empty, or a list of such texts.")
     tokenizer.warn_if_plain(texts)
     ending = Ending(tokenizer, [stop] if isinstance(stop, str) else stop or ())
     seed = secrets.randbits(62) if seed is None else plain_seed(seed)
@@ -308,18 +308,11 @@ def to_completion(row: Row) -> Completion:
     return Completion(row.ending.text(row.token_ids), row.token_ids, row.logprobs, row.finish_reason)
 
 
-def _require_in_range(max_new_tokens: int, stop: str | Sequence[str] | None) -> None:
-    ensure_at_least_one(max_new_tokens=max_new_tokens)
-    if stop == "" or not all(isinstance(text, str) and text for text in stop or ()):
-        raise ValueError(f"stop is {stop!r}: give a text that is not empty, or a list of such texts.")
-
-
 def _require_room(prompt: tuple[int, ...], model: CausalLM) -> None:
     context = model.config.context_length
     if not prompt:
         raise ValueError("The prompt is empty: give at least one token of text to go on from.")
     if len(prompt) >= context:
-        raise ValueError(
-            f"The prompt has {len(prompt)} tokens and leaves no room in the context of {context}: shorten it."
-        )
+        found = f"The prompt has {len(prompt)} tokens and leaves no room in the context of {context}"
+        raise ValueError(f"{found}: shorten it.")
     ensure_known(torch.tensor(prompt), model, "prompt")

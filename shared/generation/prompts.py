@@ -1,6 +1,8 @@
 """The prompts of the course: one question, several ways to ask it. Taught in ch03, section 3.9, and ch04."""
 
-from shared.model.tokenizer import Tokenizer
+from typing import NamedTuple
+
+from shared.model.tokenizer import THINK_TAGS, Tokenizer
 
 BOX = "\\boxed{}"
 INSTRUCTIONS = {
@@ -39,11 +41,37 @@ def render_revision_prompt(problem: str, draft: str, tokenizer: Tokenizer | None
     if tokenizer is None or not tokenizer.is_chat:
         return f"{question}\nDraft:{draft.rstrip()}\n{task}\nCheck:"
     turns = (("user", f"{question}\n{INSTRUCTIONS['cot']}"), ("assistant", draft.strip()), ("user", task))
-    return tokenizer.apply_chat_template(
-        [{"role": role, "content": text} for role, text in turns], enable_thinking=False
-    )
+    messages = [{"role": role, "content": text} for role, text in turns]
+    return tokenizer.apply_chat_template(messages, enable_thinking=False)
 
 
 def opened_thinking(prompt: str) -> str:
     """The tag `<think>` where a prompt ends with it, as those of some chat templates do; else an empty text."""
     return "<think>" if prompt.rstrip().endswith("<think>") else ""
+
+
+class Parts(NamedTuple):
+    """A text in two: the thinking and the answer. `still_thinking`: the thinking has not been closed (yet)."""
+
+    thinking: str
+    answer: str
+    still_thinking: bool
+
+
+def split_thinking(text: str, opened: bool | None = None) -> Parts:
+    """Separate what a model thinks from what it answers. Taught in ch08, section 8.3.
+
+    Only a `<think>` at the start opens the thinking: further on, a model may talk about the tag.
+
+    Args:
+        opened: whether the prompt ends with `<think>`, as those of some chat templates do. If None, nobody knows, and a
+            `</think>` without an opening tag before it says so.
+    """
+    start, end = THINK_TAGS
+    text = text.lstrip()
+    if opened is None:
+        opened = end in text and start not in text.partition(end)[0]
+    if not opened and not text.startswith(start):
+        return Parts("", text.rstrip(), False)
+    thinking, closed, answer = (text if opened else text.removeprefix(start)).partition(end)
+    return Parts(thinking.strip(), answer.strip(), not closed)

@@ -4,9 +4,8 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -22,7 +21,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         _finish(temporary)
-        _replace(temporary, path)
+        os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -48,25 +47,16 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace(new: Path, old: Path) -> None:
-    """`os.replace`, with patience: on Windows a scanner or a backup may hold a file for a moment."""
-    for seconds in (0.05, 0.2, 0.8):
-        with suppress(PermissionError):
-            return os.replace(new, old)
-        time.sleep(seconds)
-    return os.replace(new, old)
-
-
 def _put_in_place(new: Path, folder: Path) -> None:
     if not folder.exists():
-        _replace(new, folder)
+        os.replace(new, folder)
         return
     old = new.with_suffix(".old")
-    _replace(folder, old)
+    os.replace(folder, old)
     try:
-        _replace(new, folder)
+        os.replace(new, folder)
     except OSError:
-        _replace(old, folder)
+        os.replace(old, folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

@@ -17,5 +17,5 @@ def progress_bar(total: int, *, unit: str, shown: bool = True, done: int = 0) ->
 
 def print_any_text() -> None:
     """Show what the output's encoding lacks (on Windows a pipe has cp1252) as \\uXXXX, in place of an error."""
-    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has none and needs none
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has none
         sys.stdout.reconfigure(errors="backslashreplace")

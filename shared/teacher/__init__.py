@@ -5,7 +5,7 @@ Each problem is asked several times, and the answers that the verifier accepts a
 asks a server. From the command line: `python -m shared.teacher data.jsonl --model tiny --limit 500 --samples 4`.
 """
 
-from shared.generation.thinking import Parts, split_thinking
+from shared.generation.prompts import Parts, split_thinking
 from shared.teacher.local import ask_model
 from shared.teacher.replies import Reply, is_kept, make_reply, make_row
 from shared.teacher.samples import SamplesFile, Tally

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from shared.generation.completions import Completion
-from shared.generation.thinking import split_thinking
+from shared.generation.prompts import split_thinking
 from shared.grader.grading import extract_answer, grade
 
 

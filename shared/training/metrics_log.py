@@ -12,29 +12,25 @@ from shared.support.progress import progress_bar
 
 
 class MetricsLog:
-    """metrics.jsonl and metrics.csv in a run's folder; what finds a file locked (by Excel on Windows) waits for it."""
+    """metrics.jsonl and metrics.csv, one record a step; a csv that Excel has locked is written anew later."""
 
     def __init__(self, folder: Path):
         self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
         self.columns: list[str] = []
-        self.waiting: list[dict] = []
 
     def append(self, record: dict) -> None:
         """Add the record of one more step to both files."""
         no_json = [name for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
-        self.waiting.append(record | dict.fromkeys(no_json))
+        record = record | dict.fromkeys(no_json)
+        append_jsonl(self.jsonl, [record])
         try:
-            append_jsonl(self.jsonl, self.waiting)
-            written, self.waiting = self.waiting, []
-            if self.csv.exists() and all(set(record) <= set(self.columns) for record in written):
+            if self.csv.exists() and set(record) <= set(self.columns):
                 with self.csv.open("a", encoding="utf-8", newline="") as file:
-                    csv.DictWriter(file, self.columns).writerows(written)
+                    csv.DictWriter(file, self.columns).writerow(record)
             else:  # the first record, the first of a step that was evaluated, or the first after a lock
                 self._write_csv(read_jsonl(self.jsonl))
         except PermissionError:
-            self.columns = []  # the csv is written anew from the other file as soon as that can be
-            if not self.jsonl.exists():
-                raise
+            self.columns = []
 
     def cut(self, last_step: int) -> list[dict]:
         """Drop what was logged after a step, so that going on from there logs nothing twice; returns the rest."""
