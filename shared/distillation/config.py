@@ -20,8 +20,7 @@ class DistillConfig(TrainingConfig):
 
     Training: `epochs` times over all examples, or just `steps` steps if that is given, `batch_size` examples a step.
     The learning rate rises over `warmup` steps and falls along a cosine to the share `final_rate` of its peak.
-    Evaluations measure the loss on the validation examples, and greedy accuracy on the held-out problems,
-    asked with `prompt_style` and `with_thinking`, which must be the examples'.
+    Evaluations measure the loss on the validation examples, and greedy accuracy on problems asked as the examples are.
 
     Raises ValueError for a value out of range.
     """

@@ -78,8 +78,7 @@ class ResultsFile:
     def append(self, records: Sequence[dict], seconds: float) -> None:
         """Add records; `seconds` is the time of the whole run so far."""
         if self.path is not None:
-            # Settings first: records without them could not be continued. Later only their time is new: it may wait.
-            with suppress(PermissionError) if self.path.exists() else nullcontext():
+            with suppress(PermissionError) if self.path.exists() else nullcontext():  # first: records need them
                 write_settings(self.path, {"settings": self.settings, "seconds": round(seconds, 3)})
             append_jsonl(self.path, records)
 
