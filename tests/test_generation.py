@@ -425,9 +425,12 @@ def test_text_that_depends_on_what_stands_before_it():
     """Some tokenizers drop the space in front of a text's first word: a token cannot be decoded alone."""
     words = [" one", " two", " three", ""]
     tokenizer = SimpleNamespace(
-        eos_id=3, pad_id=3, encode=lambda text: [0], decode=lambda ids: "".join(words[i] for i in ids).removeprefix(" "),
+        eos_id=3,
+        pad_id=3,
+        encode=lambda text: [0],
+        decode=lambda ids: "".join(words[i] for i in ids).removeprefix(" "),
         warn_if_plain=lambda prompts: None,
-    )  # fmt: skip
+    )
     mock = FixedModel(torch.zeros(4), [0, 1, 2, 1, 3])
     assert list(stream(mock, tokenizer, "x", max_new_tokens=9)) == ["one", " two", " three", " two"]
     mock.rows.clear()
