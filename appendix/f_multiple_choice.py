@@ -126,7 +126,8 @@ def option_logprobs(
     pairs = [(prompt, option) for prompt, row in zip(prompts, options, strict=True) for option in row]
     if not all(prompt and option for prompt, option in pairs):
         raise ValueError("A prompt or an option is empty: give at least one token of text.")
-    starts, ends = ([tokenizer.encode(text) for text in texts] for texts in zip(*pairs, strict=True))
+    starts = [tokenizer.encode(prompt) for prompt, _ in pairs]
+    ends = [tokenizer.encode(option, continues=True) for _, option in pairs]
     by_length = sorted(range(len(pairs)), key=lambda i: len(starts[i]) + len(ends[i]))  # less padding
     scores: list[list[float]] = [[] for _ in pairs]
     for first in range(0, len(pairs), batch_size):

@@ -175,7 +175,7 @@ def stream_reply(
         seconds += time.perf_counter() - started
         finished = piece is None
         text += piece or ""
-        tokens += len(tokenizer.encode(piece or ""))
+        tokens += len(tokenizer.encode(piece or "", continues=True))
         parts = split_so_far(text, opened=opened, finished=finished)
         yield ChatReply(parts, prompt, tokens, seconds, finished)
 

@@ -8,13 +8,16 @@ import re
 
 import pytest
 
-from shared.distillation import load_rows
+from shared.distillation import build_sft_examples, load_rows
 from shared.evaluation import data
-from shared.evaluation.data import FIELDS, load_math500, load_math_train, load_minimath, load_problems
+from shared.evaluation.data import FIELDS, load_gsm8k, load_math500, load_math_train, load_minimath, load_problems
 from shared.grader import extract_answer, grade
+from shared.grpo import GRPOConfig, reward_correct
+from shared.grpo.problems import split_problems
 from shared.support.jsonl import append_jsonl, read_jsonl
 from shared.tiny.build_data import ASSETS, SPLITS, build_minimath
 from shared.tiny.corpus import generate_minimath
+from tests.small_models import small_tokenizer
 
 KINDS = {
     "integer": r"\d+",
@@ -218,7 +221,7 @@ def test_math500_from_a_path(test_data):
     assert all(tuple(p) == FIELDS for p in problems)
 
 
-@pytest.mark.parametrize("loader", [load_math500, load_math_train])
+@pytest.mark.parametrize("loader", [load_math500, load_math_train, load_gsm8k])
 def test_without_the_hub_the_error_names_the_way_out(loader, monkeypatch):
     import huggingface_hub
 
@@ -226,5 +229,80 @@ def test_without_the_hub_the_error_names_the_way_out(loader, monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
-    with pytest.raises(ConnectionError, match=rf"or call {loader.__name__}\(path\) with a downloaded file"):
+    with pytest.raises(ConnectionError, match=rf"or call {loader.__name__}\((split, )?path\) with a downloaded file"):
         loader()
+
+
+# ------------------------------------------------------------------------------------------------------ GSM8K
+
+GSM8K_ROWS = [
+    {"question": "A robe takes 2 bolts.", "answer": "It takes 2/2=<<2/2=1>>1 bolt\nIn all 2+1=<<2+1=3>>3\n#### 3"},
+    {"question": "How much money?", "answer": "It is $1,450,000\n#### 1,450,000"},
+    {"question": "How cold?", "answer": "Colder.\n#### -5"},
+]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_gsm8k_from_its_own_rows(tmp_path, suffix):
+    path = tmp_path / f"gsm8k{suffix}"
+    lines = "".join(json.dumps(row) + "\n" for row in GSM8K_ROWS)
+    path.write_text(json.dumps(GSM8K_ROWS) if suffix == ".json" else lines, encoding="utf-8")
+    problems = load_gsm8k("train", path)
+    assert problems[0] == {
+        "problem": "A robe takes 2 bolts.",
+        "solution": "It takes 2/2=1 bolt\nIn all 2+1=3\nThe answer is \\boxed{3}.",
+        "answer": "3",
+        "subject": "unknown",
+        "level": 0,
+        "unique_id": "gsm8k/train/1",
+    }
+    assert [problem["answer"] for problem in problems] == ["3", "1450000", "-5"]
+    assert load_gsm8k("test", path)[2]["unique_id"] == "gsm8k/test/3"
+    assert len(build_sft_examples(problems, small_tokenizer())) == 3, "its solutions can be learnt from"
+
+
+HALF_CONVERTED = {"problem": "How many?", "answer": "It is 3.\n#### 3", "solution": "It is 3."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [HALF_CONVERTED, {"question": "How many?", "answer": "3"}, {"question": "How many?", "answer": 3},
+     {"question": 1, "answer": "#### 3"}, {"question": "How many?", "answer": "It is\n#### three"}],
+)  # fmt: skip
+def test_rows_of_gsm8k_that_are_not_its_own(tmp_path, row):
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps([GSM8K_ROWS[0], row]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Row gsm8k/test/2 is not GSM8K's own: give 'question'"):
+        load_gsm8k("test", path)
+
+
+def test_a_half_converted_row_is_an_error_and_no_reward_of_zero(tmp_path):
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps([HALF_CONVERTED]), encoding="utf-8")
+    settings = GRPOConfig(eval_every=None)
+    for use in (
+        lambda: load_problems(path),
+        lambda: data.with_ids([HALF_CONVERTED]),
+        lambda: split_problems([HALF_CONVERTED], None, [reward_correct], settings),
+        lambda: build_sft_examples([HALF_CONVERTED], small_tokenizer()),
+    ):
+        with pytest.raises(ValueError, match=r"(Problem|Row) 1.* has GSM8K's steps in its answer: .*load_gsm8k"):
+            use()
+
+
+def test_an_unknown_split_of_gsm8k():
+    with pytest.raises(ValueError, match="no split 'dev': use 'test' or 'train'"):
+        load_gsm8k("dev")
+
+
+@pytest.mark.parametrize(("split", "count"), [("test", 1_319), ("train", 7_473)])
+def test_the_real_gsm8k(test_data, split, count):
+    path = test_data / "gsm8k" / f"{split}.jsonl"
+    if not path.exists():
+        pytest.skip(f"gsm8k/{split}.jsonl is not among the optional test data")
+    problems = load_gsm8k(split, path)
+    assert len(problems) == count
+    assert all(tuple(p) == FIELDS and extract_answer(p["solution"]) == p["answer"] for p in problems)
+    assert not any("<<" in p["solution"] or "####" in p["solution"] for p in problems)
+    for problem in problems[:300]:
+        assert grade(f"{int(problem['answer']):,}", problem["answer"]), "with its commas it is right too"

@@ -9,10 +9,12 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from shared.evaluation import evaluator
 from shared.evaluation.evaluator import Answer, EvalResult, ask_in_batches, evaluate, greedy
 from shared.evaluation.statistics import wilson_interval
+from shared.formats.loading import load_model
 from shared.generation.completions import Completion, generate
 from shared.generation.prompts import render_prompt
 from shared.grader import extract_answer
@@ -214,6 +216,28 @@ def test_another_model_or_problem_is_not_mixed_into_a_file(tmp_path):
         model.weight += 1
     with pytest.raises(ValueError, match="was made with model"):
         call(model, problems=PROBLEMS[:3])
+
+
+class LikeMPS(TorchFunctionMode):
+    """An Apple GPU has no float64; here a CPU tensor stands for one on it until `cpu()` is called."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.cpu:
+            result = result.clone()
+            result.moved = True
+        if func is torch.Tensor.double and not getattr(args[0], "moved", False):
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
+        return result
+
+
+def test_the_fingerprint_on_a_device_without_float64():
+    model, _ = load_model("tiny-random")
+    expected = fingerprint(model)
+    with LikeMPS():
+        assert fingerprint(model) == expected
 
 
 def test_the_fingerprint_is_that_of_the_weights():

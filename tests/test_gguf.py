@@ -35,7 +35,9 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{NAMES[piece]}.{kind}"
 
 
-def write_gguf(path, hf, kind="F32", rope_scaling=None, architecture=None, tokenizer_model="gpt2"):
+def write_gguf(
+    path, hf, kind="F32", rope_scaling=None, architecture=None, tokenizer_model="gpt2", more=None, without=None
+):
     """A GGUF file as llama.cpp's converter writes it; returns transformers' model with the rounded weights."""
     gguf = pytest.importorskip("gguf")
     config = hf.config
@@ -63,7 +65,9 @@ def write_gguf(path, hf, kind="F32", rope_scaling=None, architecture=None, token
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(0)
     writer.add_chat_template("{{ messages[0].content }}")
-    _add_tensors(gguf, writer, hf, kind)
+    if more:
+        more(writer)
+    _add_tensors(gguf, writer, hf, kind, without)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -71,11 +75,11 @@ def write_gguf(path, hf, kind="F32", rope_scaling=None, architecture=None, token
     return hf
 
 
-def _add_tensors(gguf, writer, hf, kind):
+def _add_tensors(gguf, writer, hf, kind, without):
     config = hf.config
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for name, tensor in hf.state_dict().items():
-        if name == "lm_head.weight" and config.tie_word_embeddings:
+        if (name == "lm_head.weight" and config.tie_word_embeddings) or name == without:
             continue
         quantization = getattr(gguf.GGMLQuantizationType, kind if tensor.ndim == 2 else "F32")
         data = gguf.quants.quantize(tensor.numpy(), quantization)
@@ -168,3 +172,85 @@ def test_gguf_tokenizer_of_qwen3_equals_the_original(test_data):
     for text in [*texts, "<think>\ncafé e\u0301 12345</think><|im_end|>", " I'LL \n\n\t go 日本"]:
         assert rebuilt.encode(text) == original.encode(text)
         assert rebuilt.decode(rebuilt.encode(text)) == original.decode(original.encode(text))
+
+
+# --- what a text begins and ends with, and faults in words --------------------------------------------------
+
+
+def small_fields(**changes):
+    backend = small_backend()
+    vocabulary = backend.get_vocab()
+    fields = {
+        "model": "gpt2",
+        "pre": "gpt-2",
+        "tokens": sorted(vocabulary, key=vocabulary.get),
+        "token_type": [3, 3, 3] + [1] * (len(vocabulary) - 5) + [4, 4],
+        "merges": [" ".join(merge) for merge in json.loads(backend.to_str())["model"]["merges"]],
+        "eos_token_id": 0,
+    }
+    return {f"tokenizer.ggml.{name}": value for name, value in (fields | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize(("pre", "asked", "given"), [
+    ("gpt-2", True, True), ("gpt-2", None, False), ("llama-bpe", None, True), ("llama-bpe", False, False),
+])  # fmt: skip
+def test_gguf_bos_token(tmp_path, pre, asked, given):
+    fields = small_fields(pre=pre, bos_token_id=1, add_bos_token=asked)
+    tokenizer = gguf_format.tokenizer_from_fields(fields)
+    assert tokenizer.bos_id == 1
+    assert (tokenizer.encode("The answer")[0] == 1) == given
+    tokenizer.save(tmp_path)
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert theirs("The answer")["input_ids"] == tokenizer.encode("The answer")
+
+
+@pytest.mark.parametrize(("changes", "stops"), [
+    ({}, (0, 2)), ({"eos_token_id": 2}, (2, 0)), ({"eot_token_id": 2, "eom_token_id": 5}, (0, 2, 5)),
+])  # fmt: skip
+def test_gguf_stops_at_every_end_of_generation(changes, stops):
+    assert gguf_format.tokenizer_from_fields(small_fields(**changes)).stop_ids == stops
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"merges": None}, "lacks tokenizer.ggml.merges: download"),
+    ({"eos_token_id": 9_999}, "'number 9999' is not in the vocabulary"),
+])  # fmt: skip
+def test_gguf_tokenizers_with_something_missing(changes, message):
+    with pytest.raises(ValueError, match=message):
+        gguf_format.tokenizer_from_fields(small_fields(**changes))
+
+
+def test_gguf_weights_of_a_kind_that_is_no_number_format(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    path = tmp_path / "model.gguf"
+
+    def counts(writer):
+        writer.add_tensor("output_norm.weight", np.ones(64, np.int32), raw_dtype=gguf.GGMLQuantizationType.I32)
+
+    write_gguf(path, hf_model("llama-tied"), more=counts, without="model.norm.weight")
+    with pytest.raises(ValueError, match=r"output_norm\.weight is of the kind I32: take a file in F16 or Q8_0"):
+        load_model(path, device="cpu")
+
+
+@pytest.mark.parametrize(("more", "message"), [
+    (lambda w: w.add_tensor("rope_freqs.weight", np.ones(8, np.float32)), "scales its RoPE"),
+    (lambda w: w.add_uint16("split.count", 3), "is a part of a model: join all parts"),
+])  # fmt: skip
+def test_gguf_files_that_need_more_than_a_download(tmp_path, more, message):
+    write_gguf(tmp_path / "model.gguf", hf_model("llama-tied"), more=more)
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path / "model.gguf", device="cpu")
+
+
+def test_gguf_that_is_newer_than_its_package(tmp_path):
+    path = tmp_path / "model.gguf"
+    write_gguf(path, hf_model("llama-tied"))
+    content = bytearray(path.read_bytes())
+    name = b"blk.0.ffn_up.weight"
+    kind = content.index(name) + len(name) + 4 + 2 * 8  # after the number of dimensions and two sizes
+    assert content[kind : kind + 4] == bytes(4)
+    content[kind] = 77
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"is newer than the package gguf \(.*77.*pip install -U gguf"):
+        load_model(path, device="cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -186,6 +187,16 @@ def test_truncated_weights(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"model\.safetensors is damaged or cut short .* download"):
             load_model(tmp_path, device="cpu")
+
+
+def test_a_stale_index_beside_the_weights(tmp_path):
+    """A model saved in one file over one in shards: the index is of the old one. transformers takes the file too."""
+    hf_folder(tmp_path, "llama-untied", max_shard_size="60KB")
+    hf = hf_model("llama-untied")
+    hf.get_parameter("model.norm.weight").data += 1
+    save_file(hf.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    assert_same(load_model(tmp_path, device="cpu")[0], hf)
 
 
 def test_folder_with_pickled_weights_only(tmp_path):
@@ -397,6 +408,26 @@ def test_devices_and_number_formats(assets):
         load_model("tiny", device="tpu")
     with pytest.raises(ValueError, match="dtype int8 is not known: choose auto"):
         load_model("tiny", device="cpu", dtype="int8")
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_auto_takes_bfloat16_only_where_the_gpu_computes_in_it(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    assert str(loading.choose_dtype("auto", torch.device("cuda"))) == f"torch.{dtype}"
+
+
+def test_auto_leaves_a_folder_in_fp32_as_it_is(tmp_path, monkeypatch):
+    """In bfloat16, most weights of a model after a short training are those from before it."""
+    model = our_model(hf_model("qwen3-tied"))
+    monkeypatch.setattr(loading, "_computes_in_bf16", lambda device: True)
+    monkeypatch.setattr(loading, "choose_device", lambda name: SimpleNamespace(type="cuda", __str__=lambda: "cuda"))
+    asked = []
+    monkeypatch.setattr(loading, "load_hf_folder", lambda path, device, dtype: asked.append(dtype) or (model, None))
+    for dtype in (torch.float32, torch.bfloat16):
+        export_hf(model.to(dtype), small_tokenizer(), tmp_path / str(dtype))
+        load_model(tmp_path / str(dtype))
+    load_model(tmp_path / "torch.float32", dtype="bfloat16")
+    assert asked == [torch.float32, torch.bfloat16, torch.bfloat16]
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from shared.formats.checkpoints import export_hf, save_checkpoint
 from shared.formats.loading import load_model
+from shared.formats.weights import hf_weights
 from shared.generation.completions import generate
 from shared.generation.logprobs import token_logprobs
 from shared.model.lora import TARGETS, add_lora, lora_disabled, lora_parameters, merge_lora
 from shared.model.transformer import CausalLM
+from shared.training.config import TrainingConfig
+from shared.training.trainer import Trainer
 from tests.small_models import VARIANTS, hf_model, our_model, random_ids, small_tokenizer
 
 
@@ -174,3 +179,29 @@ def test_adapters_do_not_stack(one_model):
     add_lora(one_model)
     with pytest.raises(ValueError, match="adapters already"):
         add_lora(one_model)
+
+
+def test_the_checkpoint_of_adapters_over_16_bits_is_the_trained_model(one_model, tmp_path):
+    """A small update merged into bfloat16 would be rounded away: most of the weights would not move at all."""
+    base = one_model.to(torch.bfloat16)
+    before = hf_weights(base)
+    model = trained(add_lora(base, rank=4), steps=1)
+    with torch.no_grad():
+        for name, p in lora_parameters(model).items():
+            p.mul_(0.01 if name.endswith("lora_b") else 1)
+    expected = hf_weights(merge_lora(copy.deepcopy(model).float()))
+    save_checkpoint(tmp_path / "out", model, small_tokenizer())
+    saved = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(saved[name], weight) for name, weight in expected.items())
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert (saved[name] != before[name].float()).float().mean() > 0.99
+    assert (saved[name].bfloat16() != before[name]).float().mean() < 0.2, "the trap"
+    assert model.dtype == torch.bfloat16, "the model in training stays as it is"
+    assert json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["dtype"] == "float32"
+
+
+def test_adapters_over_float16_are_not_trained():
+    model = our_model(hf_model("qwen3-tied")).half()
+    with pytest.raises(ValueError, match=r"float16 model is not trained well: load it with dtype='bfloat16'"):
+        Trainer(model, small_tokenizer(), TrainingConfig(lora_rank=4))
+    assert not lora_parameters(model)

@@ -6,9 +6,12 @@ import json
 import shutil
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from shared.distillation.examples import build_sft_examples, make_example
 from shared.model.tokenizer import Tokenizer
 from tests.small_models import small_backend, small_tokenizer
 
@@ -232,3 +235,94 @@ def test_errors_say_what_to_do(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokenizer_config\.json is damaged"):
         Tokenizer.from_pretrained_folder(tmp_path)
+
+
+# --- what foreign files ask for -----------------------------------------------------------------------------
+
+
+def test_truncation_and_padding_in_a_file_are_not_ours(tmp_path):
+    """transformers writes both into tokenizer.json when they were in use; it switches them off at each call."""
+    text = "The answer to the question is that the sum of the numbers is even, and more of the same text."
+    backend = small_backend()
+    expected = backend.encode(text).ids
+    backend.enable_truncation(max_length=16)
+    backend.enable_padding(length=16)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(tmp_path / "tokenizer.json")
+    assert tokenizer.encode(text) == expected
+    assert tokenizer.encode("even") == [71, 303]
+    tokenizer.save(tmp_path)
+    saved = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert saved["truncation"] is saved["padding"] is None
+
+
+def with_bos(**single):
+    backend = small_backend()
+    backend.post_processor = processors.TemplateProcessing(
+        **{"single": "<|im_start|> $A"} | single, special_tokens=[("<|im_start|>", 1), ("<|endoftext|>", 0)]
+    )
+    return backend
+
+
+@pytest.mark.parametrize("wants", [True, False])
+@pytest.mark.parametrize("text", ["The answer", " is even", ""])
+def test_the_bos_token_where_the_model_wants_one(tmp_path, wants, text):
+    """As transformers does, which goes by the file and not by `add_bos_token`."""
+    transformers = pytest.importorskip("transformers")
+    write_folder(tmp_path, {"bos_token": "<|im_start|>", "eos_token": "<|endoftext|>", "add_bos_token": not wants})
+    if wants:
+        with_bos().save(str(tmp_path / "tokenizer.json"))
+    ours = Tokenizer.from_pretrained_folder(tmp_path)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert ours.encode(text) == theirs(text)["input_ids"] == [1] * wants + ours.encode(text, continues=True)
+    assert ours.encode(text, add_special_tokens=False) == theirs(text, add_special_tokens=False)["input_ids"]
+    ours.save(tmp_path)
+    assert Tokenizer.from_pretrained_folder(tmp_path).encode(text) == ours.encode(text)
+
+
+def test_bos_stands_once_and_no_end_token_behind_a_prompt():
+    tokenizer = Tokenizer(with_bos(single="<|im_start|> $A <|endoftext|>"), bos="<|im_start|>")
+    ids = tokenizer.encode("even", continues=True)
+    assert tokenizer.encode("even") == [1, *ids]
+    assert tokenizer.encode("<|im_start|>even") == [1, *ids], "a chat format has written it already"
+    assert tokenizer.encode("<think>")[0] == 1
+
+
+def test_added_tokens_that_are_ordinary_text_are_not_special():
+    backend = small_backend()
+    backend.add_tokens(
+        [AddedToken(text, special=False, normalized=False) for text in ("ü", "÷", "    ", "<tool_call>")]
+    )
+    tokenizer = Tokenizer(backend)
+    assert list(tokenizer.special_tokens) == ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+    row = {"problem": "6÷2", "answer": "3", "content": "6÷2 = 3, so \\boxed{3}."}
+    assert len(build_sft_examples([row], tokenizer)) == 1
+
+
+def sentencepiece_backend(kind):
+    """Words begin with a sign for the space, which is put before a text too: as Llama 2 has it, older and newer."""
+    backend = tokenizers.Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(steps)
+    if kind == "normalizer":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    backend.train_from_iterator(["Answer: It is even. It is the sum.\nAnswer: It is odd."] * 3, trainer)
+    return backend
+
+
+@pytest.mark.parametrize("kind", ["normalizer", "metaspace"])
+def test_a_text_that_goes_on_gets_no_space_of_sentencepiece(kind):
+    tokenizer = Tokenizer(sentencepiece_backend(kind), eos="</s>")
+    prompt = tokenizer.encode("Answer:")
+    for text in (" It is", "It is", "\nIt is"):
+        assert tokenizer.decode([*prompt, *tokenizer.encode(text, continues=True)]) == "Answer:" + text
+    example = make_example("P", "Answer:", " It is", tokenizer)
+    assert tokenizer.decode(example.input_ids) == "Answer: It is"
+
+
+def test_an_end_token_by_a_number_beyond_the_vocabulary(tmp_path):
+    with pytest.raises(ValueError, match="'number 999' is not in the vocabulary"):
+        Tokenizer.from_pretrained_folder(write_folder(tmp_path, config={"eos_token_id": 999}))

@@ -42,7 +42,7 @@ class SFTExample:
 def make_example(problem: str, prompt: str, completion: str, tokenizer: Tokenizer) -> SFTExample:
     """Encode prompt and completion apart, as generation does; the end token ends it. Taught in ch08, section 8.4."""
     prompt_ids = tokenizer.encode(prompt)
-    ids = [*prompt_ids, *tokenizer.encode(completion), tokenizer.eos_id]
+    ids = [*prompt_ids, *tokenizer.encode(completion, continues=True), tokenizer.eos_id]
     return SFTExample(problem, prompt, completion, ids, len(prompt_ids))
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from shared.evaluation.data import ensure_answer
 from shared.generation.prompts import split_thinking
 from shared.grader.grading import extract_answer, grade
 
@@ -49,6 +50,7 @@ def read_solution(row: dict, number: int, needs_answer: bool) -> Solution:
             raise ValueError(f"Row {number} has no text in the field {names}: add it.")
     if not found["problem"].strip() or (needs_answer and not found["answer"].strip()):
         raise ValueError(f"Row {number} has an empty problem or answer: fill it in, or delete the row.")
+    ensure_answer(found["answer"], f"Row {number}")
     more, content, _ = split_thinking(found["content"])
     thinking = "\n\n".join(filter(None, ((found["thinking"] or "").strip(), more)))
     correct = row.get("correct") if isinstance(row.get("correct"), bool) else None

@@ -1,8 +1,8 @@
 """The problem sets of the course, all with the same fields. Taught in ch03, section 3.8.
 
 A problem is a dict with `problem`, `solution`, `answer`, `subject` (text), `level` (an int, 1 to 5; 0 if it is not
-known) and `unique_id`. MiniMath is part of the repository; the sets of real competition problems come from the hub,
-or from a file that you give.
+known) and `unique_id`. MiniMath is part of the repository; the sets of real problems come from the hub, or from a
+file that you give.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from shared.assets import ASSETS, SPLITS
@@ -44,15 +45,39 @@ def load_math500(path: Path | str | None = None) -> list[dict]:
     From the hub, or from `path`, a JSON or JSON Lines file. Raises as `load_problems` does, and ConnectionError if
     the hub cannot be reached.
     """
-    return load_problems(path or _from_hub("HuggingFaceH4/MATH-500", "test.jsonl", "load_math500"))
+    return load_problems(path or _from_hub("HuggingFaceH4/MATH-500", "test.jsonl", "load_math500(path)"))
 
 
 def load_math_train(path: Path | str | None = None) -> list[dict]:
     """The 12,000 problems of MATH (arXiv:2103.03874) that are not in MATH-500, for training; as `load_math500`."""
-    return load_problems(path or _from_hub("di-zhang-fdu/MATH12000", "train.jsonl", "load_math_train"))
+    return load_problems(path or _from_hub("di-zhang-fdu/MATH12000", "train.jsonl", "load_math_train(path)"))
 
 
-def _from_hub(dataset: str, filename: str, loader: str) -> str:
+def load_gsm8k(split: str = "test", path: Path | str | None = None) -> list[dict]:
+    """GSM8K, word problems of primary school (arXiv:2110.14168): "test" (1,319) or "train" (7,473).
+
+    The answer, behind `####`, comes without commas (1,450), and at the solution's end in a box; the marks
+    `<<48/2=24>>` for a calculator are left out. Raises as `load_math500` does, and ValueError for another row.
+    """
+    if split not in ("test", "train"):
+        raise ValueError(f"GSM8K has no split {split!r}: use 'test' or 'train'.")
+    path = path or _from_hub("DaertML/gsm8k-jsonl", f"{split}.jsonl", "load_gsm8k(split, path)")
+    rows = load_rows(path, unfinished=False)
+    problems = [_from_gsm8k(row, f"gsm8k/{split}/{n}") for n, row in enumerate(rows, start=1)]
+    with_ids(problems)  # which refuses an empty file
+    return problems
+
+
+def _from_gsm8k(row: dict, name: str) -> dict:
+    solution, mark, answer = str(row.get("answer")).rpartition("####")
+    answer = answer.strip().replace(",", "")
+    if not mark or not re.fullmatch(r"-?\d+(\.\d+)?", answer) or not isinstance(row.get("question"), str):
+        raise ValueError(f"Row {name} is not GSM8K's own: give 'question', and 'answer' with its steps and '#### 72'.")
+    solution = re.sub("<<[^<>]*>>", "", solution) + f"The answer is \\boxed{{{answer}}}."
+    return unify({"problem": row["question"], "solution": solution, "answer": answer, "unique_id": name}, name)
+
+
+def _from_hub(dataset: str, filename: str, call: str) -> str:
     from huggingface_hub import hf_hub_download
 
     try:
@@ -60,8 +85,16 @@ def _from_hub(dataset: str, filename: str, loader: str) -> str:
     except Exception as error:  # whatever the network library of the day raises
         raise ConnectionError(
             f"The hub cannot be reached for {dataset} ({type(error).__name__}): check the network or proxy "
-            f"(HTTPS_PROXY), set HF_ENDPOINT to a mirror, or call {loader}(path) with a downloaded file."
+            f"(HTTPS_PROXY), set HF_ENDPOINT to a mirror, or call {call} with a downloaded file."
         ) from error
+
+
+# What the command lines call the sets to train on.
+TRAINING_SETS = {
+    "minimath": partial(load_minimath, "train"),
+    "math": load_math_train,
+    "gsm8k": partial(load_gsm8k, "train"),
+}
 
 
 def load_problems(path: Path | str) -> list[dict]:
@@ -150,6 +183,16 @@ def _ensure_text(problem: dict, fields: Iterable[str], name: str) -> None:
     for field in fields:
         if not isinstance(problem.get(field), str):
             raise ValueError(f"{name} has no text in the field {field!r}: add it.")
+        if field == "answer":
+            ensure_answer(problem[field], name)
+
+
+def ensure_answer(answer: object, name: str) -> None:
+    """Raises ValueError for one that is a whole solution of GSM8K, which would make every text wrong."""
+    if "####" in str(answer):
+        raise ValueError(
+            f"{name} has GSM8K's steps in its answer: read its file with load_gsm8k, or keep the number only."
+        )
 
 
 def _ensure_unique(problems: Sequence[dict], which: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import tokenizers
 import torch
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
 from shared.formats.hf_format import config_from_hf
@@ -49,6 +49,8 @@ SETTINGS = {
 NEEDED_FIELDS = ["general.architecture"]
 NEEDED_FIELDS += [f"tokenizer.ggml.{name}" for name in ("model", "tokens", "token_type", "eos_token_id")]
 CONTROL, USER_DEFINED = 3, 4  # kinds of tokens that stand for themselves
+# A file names one end of a text and perhaps one of a turn; llama.cpp stops at each of these, named or not.
+END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>")
 
 # How a text is cut before byte pairs are merged, by the name that a file gives its way of doing so.
 QWEN2_PIECES = (
@@ -74,6 +76,8 @@ def load_gguf(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Cau
     """
     reader = _open(path)
     fields = {name: field.contents() for name, field in reader.fields.items()}
+    if fields.get("split.count", 0) > 1:
+        raise ValueError(f"{path} is a part of a model: join all parts with llama-gguf-split --merge.")
     lacking = [name for name in NEEDED_FIELDS if name not in fields]
     if lacking:
         raise ValueError(f"The GGUF file {path} lacks {', '.join(lacking)}: download a complete model.")
@@ -90,6 +94,8 @@ def _open(path: Path):
     try:
         return gguf.GGUFReader(path)
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+        if "GGMLQuantizationType" in str(error):
+            raise ValueError(f"{path} is newer than the package gguf ({error}): run pip install -U gguf.") from error
         raise ValueError(f"The GGUF file {path} is damaged or cut short ({error}): download it again.") from error
 
 
@@ -98,7 +104,7 @@ def _config(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> ModelConfi
     kind = fields["general.architecture"]
     of_kind = {name.removeprefix(f"{kind}."): value for name, value in fields.items()}
     settings = {theirs: of_kind.get(name) for theirs, name in SETTINGS.items()}
-    scaling = of_kind.get("rope.scaling.type", "none")
+    scaling = "llama3" if "rope_freqs.weight" in tensors else of_kind.get("rope.scaling.type", "none")
     settings |= {
         "model_type": kind,
         "vocab_size": len(fields["tokenizer.ggml.tokens"]),
@@ -119,7 +125,10 @@ def _plain(raw: Any, fields: dict[str, Any]) -> Tensor:
     """A tensor turned back into plain numbers, in the order of the Hugging Face format."""
     from gguf.quants import dequantize
 
-    tensor = torch.from_numpy(dequantize(raw.data, raw.tensor_type).copy())
+    try:
+        tensor = torch.from_numpy(dequantize(raw.data, raw.tensor_type).copy())
+    except NotImplementedError as error:
+        raise ValueError(f"{raw.name} is of the kind {raw.tensor_type.name}: take a file in F16 or Q8_0.") from error
     heads = fields.get("llama.attention.head_count")  # of that family only
     if heads is None or not raw.name.endswith(("attn_q.weight", "attn_k.weight")):
         return tensor
@@ -144,12 +153,16 @@ def _unpermute(weight: Tensor, heads: int) -> Tensor:
 def tokenizer_from_fields(fields: dict[str, Any]) -> Tokenizer:
     """The tokenizer that a GGUF file's settings describe."""
     tokens = fields["tokenizer.ggml.tokens"]
-    names = {"eos": "eos", "bos": "bos", "eot": "eot", "pad": "padding"}
+    names = {"eos": "eos", "bos": "bos", "pad": "padding", "eot": "eot", "eom": "eom"}
     ids = {short: fields.get(f"tokenizer.ggml.{name}_token_id") for short, name in names.items()}
-    stop = [end] if (end := ids.pop("eot")) is not None else []
-    special = {name: tokens[i] for name, i in ids.items() if i is not None}
+    backend = _backend(fields, tokens)
+    stop = [ids.pop("eot"), ids.pop("eom"), *map(backend.token_to_id, END_TOKENS)]
+    special = {name: backend.id_to_token(i) or f"number {i}" for name, i in ids.items() if i is not None}
+    if "bos" in special and fields.get("tokenizer.ggml.add_bos_token", fields["tokenizer.ggml.pre"] == "llama-bpe"):
+        start = special["bos"]
+        backend.post_processor = processors.TemplateProcessing([start, "$A"], special_tokens=[(start, ids["bos"])])
     template = fields.get("tokenizer.chat_template")
-    return Tokenizer(_backend(fields, tokens), **special, stop=stop, chat_template=template)
+    return Tokenizer(backend, **special, stop=[i for i in stop if i is not None], chat_template=template)
 
 
 def _backend(fields: dict[str, Any], tokens: list[str]) -> tokenizers.Tokenizer:
@@ -157,6 +170,8 @@ def _backend(fields: dict[str, Any], tokens: list[str]) -> tokenizers.Tokenizer:
     kind, cut = fields["tokenizer.ggml.model"], fields.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or cut not in _PRE_TOKENIZERS:
         raise ValueError(f"A tokenizer of the kind {kind}/{cut} is not supported: take the Hugging Face folder.")
+    if "tokenizer.ggml.merges" not in fields:
+        raise ValueError("The GGUF file lacks tokenizer.ggml.merges: download a complete model.")
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=cut == "llama-bpe"))

@@ -11,6 +11,7 @@ from shared.formats.weights import load_hf_folder, load_weights_file
 from shared.model.fast import speed_up
 from shared.model.tokenizer import CHATML_TEMPLATE, Tokenizer
 from shared.model.transformer import CausalLM
+from shared.support.files import read_json
 from shared.tiny.config import TINY_CONFIG
 
 TINY_FILES = {"tiny": "tiny-base.safetensors", "tiny-teacher": "tiny-teacher.safetensors"}
@@ -27,7 +28,9 @@ def load_model(
             ch08; a hub model such as "qwen3-0.6b-base" (`shared.formats.hub.known_models()` lists them); or the path of
             a Hugging Face folder, of a checkpoint folder of ours, or of a .gguf file.
         device: "auto" takes a GPU if there is one ("cuda", else "mps"), else "cpu"; the tiny models stay on the CPU.
-        dtype: "auto" is bfloat16 on "cuda" and float32 elsewhere; or "float32", "bfloat16", "float16".
+        dtype: "auto" is bfloat16 on a "cuda" device that computes in it (compute capability 8.0 and later) unless a
+            folder says that its weights are float32, as those of a trained model; float32 elsewhere; or "float32",
+            "bfloat16", "float16".
 
     Raises ValueError for an unknown name, a damaged file or a model that is not supported, FileNotFoundError if a file
     of the model is missing, and ConnectionError or OSError (a full disk) if it cannot come from the hub.
@@ -35,7 +38,7 @@ def load_model(
     if str(name).lower() in hub.LOCAL_MODELS and device == "auto":
         device = "cpu"  # as fast there, and the outputs in the notebooks are the same everywhere
     device = choose_device(device)
-    model, tokenizer = _load(name, device, choose_dtype(dtype, device))
+    model, tokenizer = _load(name, device, choose_dtype(dtype, device), dtype == "auto")
     return speed_up(model), tokenizer
 
 
@@ -54,14 +57,21 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     """The number format by name; "auto" depends on the device. Raises ValueError if it is not a known one."""
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and _computes_in_bf16(device) else torch.float32
     chosen = DTYPES.get(str(dtype).removeprefix("torch."))
     if chosen is None:
         raise ValueError(f"The dtype {dtype} is not known: choose auto or one of {', '.join(DTYPES)}.")
     return chosen
 
 
-def _load(name: str | Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalLM, Tokenizer]:
+def _computes_in_bf16(device: torch.device) -> bool:
+    try:
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    except (AssertionError, RuntimeError):  # there is no such device here to ask
+        return True
+
+
+def _load(name: str | Path, device: torch.device, dtype: torch.dtype, auto: bool) -> tuple[CausalLM, Tokenizer]:
     known = str(name).lower()
     if known in hub.LOCAL_MODELS:
         return _tiny(known, device, dtype), _course_tokenizer(ASSETS / "tokenizer.json")
@@ -72,6 +82,9 @@ def _load(name: str | Path, device: torch.device, dtype: torch.dtype) -> tuple[C
     if not path.exists():
         raise hub.unknown_model(str(path))
     if path.is_dir():
+        settings = read_json(path / "config.json")
+        if auto and "float32" in (settings.get("dtype"), settings.get("torch_dtype")):
+            dtype = torch.float32  # 16 bits would round away most of what a short training has changed
         return load_hf_folder(path, device, dtype)
     if path.suffix == ".gguf":
         return load_gguf(path, device, dtype)

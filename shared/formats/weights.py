@@ -150,12 +150,12 @@ def load_hf_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> tu
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The folder's one safetensors file, or the shards that its index names."""
+    """The folder's one safetensors file, or the shards that its index names, which may be an older model's."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return [folder / Path(name).name for name in sorted(set(read_json(index)["weight_map"].values()))]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
     if pickled := sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt")):
         raise ValueError(f"{folder} has weights only as {pickled[0]}, which can run code: take safetensors files.")
     raise FileNotFoundError(f"{folder} holds no model.safetensors: download or save the model again.")
@@ -164,7 +164,7 @@ def _weight_files(folder: Path) -> list[Path]:
 def write_hf_files(model: CausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a model into an existing folder: configuration, weights (with adapters merged), tokenizer, end tokens."""
     if lora_parameters(model):
-        model = merge_lora(copy.deepcopy(model))
+        model = merge_lora(copy.deepcopy(model).float())  # 16 bits would round most of what was learned away
     ends, pad = list(tokenizer.stop_ids), tokenizer.pad_id
     generation = {"eos_token_id": ends, "pad_token_id": pad, "do_sample": False}
     config = config_to_hf(model.config, tokenizer, model.dtype)

@@ -13,8 +13,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported:
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from shared.evaluation.data import load_math_train, load_minimath, load_problems
+from shared.evaluation.data import TRAINING_SETS, load_problems
 from shared.formats.loading import load_model
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct, reward_format
 from shared.grpo.config import SWITCHES
@@ -22,7 +23,6 @@ from shared.grpo.rollouts import Reward
 from shared.training.command_line import config_parser, make_config, run
 
 REWARDS = {"correct": reward_correct, "format": reward_format}
-DATA = {"minimath": lambda: load_minimath("train"), "math": load_math_train}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     unset = dict.fromkeys(SWITCHES, "what the preset says")
     summary = "Reinforcement learning with verifiable rewards, chapters 6 and 7."
     parser = config_parser("python -m shared.grpo", summary, GRPOConfig, "runs/grpo", unset)
-    data = "minimath, math (from the hub) or a file; default: minimath"
+    data = "minimath, math or gsm8k (both from the hub), or a file; default: minimath"
     parser.add_argument("--data", default="minimath", help=data)
     both = f"{', '.join(REWARDS)}, or both with a comma between them; default: correct"
     parser.add_argument("--rewards", default="correct", type=reward_functions, help=both)
@@ -48,7 +48,7 @@ def reward_functions(names: str) -> list[Reward]:
 def make_trainer(options: argparse.Namespace, kind: type[GRPOTrainer] = GRPOTrainer) -> GRPOTrainer:
     """A trainer of this kind, as the options say."""
     model, tokenizer = load_model(options.model, device=options.device)
-    problems = DATA[options.data]() if options.data in DATA else load_problems(options.data)
+    problems = TRAINING_SETS.get(options.data, partial(load_problems, options.data))()
     return kind(model, tokenizer, problems, options.rewards, make_config(GRPOConfig, options))
 
 

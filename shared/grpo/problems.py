@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from shared.evaluation.data import with_ids
+from shared.evaluation.data import ensure_answer, with_ids
 from shared.grpo.config import GRPOConfig
 from shared.grpo.rollouts import Reward, reward_correct
 
@@ -35,6 +35,7 @@ def split_problems(
         missing = [name for name in needed if not isinstance(problem, dict) or name not in problem]
         if missing:
             raise ValueError(f"Problem {number} has no field {missing[0]!r}: give what load_minimath gives.")
+        ensure_answer(problem.get("answer"), f"Problem {number}")
     count = config.eval_problems if config.eval_every else 0
     if held_out is None:
         rest = max(0, len(problems) - count)

@@ -80,7 +80,7 @@ def as_completions(
     starts = [tokenizer.encode(prompt) for prompt in prompts]
     if not all(starts):
         raise ValueError("A prompt is empty: give at least one token of text that the answer goes on from.")
-    written = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
+    written = [[*tokenizer.encode(text, continues=True), tokenizer.eos_id] for text in texts]
     logprobs: list[list[float]] = []
     for first in range(0, len(texts), batch_size):
         batch = slice(first, first + batch_size)

@@ -14,5 +14,5 @@ def fingerprint(model: object) -> str:
     for name, tensor in model.state_dict().items():
         flat = tensor.detach().flatten()
         some = flat[:: max(1, flat.numel() // 64)][:64]
-        digest.update(f"{name}{tuple(tensor.shape)}{some.double().tolist()}".encode())
+        digest.update(f"{name}{tuple(tensor.shape)}{some.cpu().double().tolist()}".encode())
     return digest.hexdigest()[:12]

@@ -1,6 +1,7 @@
 """Text to token ids and back, special tokens, and the chat format. Used in ch02 and appendix G."""
 
 import json
+import re
 import warnings
 from collections.abc import Iterable
 from datetime import datetime
@@ -51,14 +52,20 @@ class Tokenizer:
         stop: Iterable[int] = (),
         chat_template: str | None = None,
     ):
+        # Some programs save how they once cut and padded a batch, which no text of ours is to be.
+        backend.no_truncation()
+        backend.no_padding()
         self.backend = backend
         self.eos_id = self.token_id(eos)
         self.pad_id = self.token_id(pad or eos)
         self.bos_id = None if bos is None else self.token_id(bos)
         self.stop_ids = tuple(dict.fromkeys((self.eos_id, *stop)))
         self.chat_template = chat_template
-        added = backend.get_added_tokens_decoder()
-        self._hidden = {i for i, token in added.items() if token.special and token.content not in THINK_TAGS}
+        added = sorted(backend.get_added_tokens_decoder().items())
+        self._hidden = {i for i, token in added if token.special and token.content not in THINK_TAGS}
+        self._special = {token.content: i for i, token in added if token.special or token.content in THINK_TAGS}
+        sample = backend.encode("a")
+        self._start = sample.ids[: [*sample.special_tokens_mask, 0].index(0)]  # what comes before the text itself
 
     @classmethod
     def from_file(cls, path: str | Path, **options) -> "Tokenizer":
@@ -77,7 +84,7 @@ class Tokenizer:
             stop = stop or _end_ids(folder / "config.json")
             if not stop:
                 raise ValueError(f"No file in {folder} names the end token: add eos_token to tokenizer_config.json.")
-            special["eos"] = backend.id_to_token(stop[0])
+            special["eos"] = backend.id_to_token(stop[0]) or f"number {stop[0]}"
         return cls(backend, **special, stop=stop, chat_template=_chat_template(folder, settings))
 
     @property
@@ -87,8 +94,8 @@ class Tokenizer:
 
     @property
     def special_tokens(self) -> dict[str, int]:
-        """Every token that stands for itself and is never split, with its id."""
-        return {token.content: i for i, token in self.backend.get_added_tokens_decoder().items()}
+        """The tokens that are no text but signs (the end of a turn, `<think>` tags), with their ids."""
+        return dict(self._special)
 
     def token_id(self, token: str) -> int:
         """Id of one token given by its exact text."""
@@ -97,14 +104,28 @@ class Tokenizer:
             raise ValueError(f"The token {token!r} is not in the vocabulary: name one that is in tokenizer.json.")
         return found
 
-    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """Token ids of a text. `add_special_tokens` adds what a model wants in front, such as `<s>`.
+    def encode(self, text: str, add_special_tokens: bool = True, *, continues: bool = False) -> list[int]:
+        """Token ids of a text, with what its model wants in front, such as `<s>`, unless it begins with such a sign.
 
-        Raises ValueError for what is no text.
+        `continues` is for a text that goes on from another: nothing is put in front, a space neither. Raises
+        ValueError for what is no text.
         """
         if not isinstance(text, str):
             raise ValueError(f"{repr(text)[:60]} is no text: give a prompt, such as render_prompt(problem['problem']).")
-        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        backend = self._continuing if continues else self.backend
+        ids = backend.encode(text, add_special_tokens=False).ids
+        if continues or not add_special_tokens or (ids and ids[0] in self._hidden):
+            return ids
+        return self._start + ids
+
+    @cached_property
+    def _continuing(self) -> tokenizers.Tokenizer:
+        """The backend without the space that SentencePiece's rules put before a text."""
+        rules = str(self.backend.normalizer) + str(self.backend.pre_tokenizer)
+        if not re.search(r"Prepend|Metaspace|add_prefix_space=True", rules):
+            return self.backend
+        content = json.loads(self.backend.to_str(), object_hook=_without_prefix)
+        return tokenizers.Tokenizer.from_str(json.dumps(content))
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of token ids. Special tokens are left out unless asked for; `<think>` tags always stay."""
@@ -181,6 +202,16 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{path} is damaged ({error}): {RESTORE}.") from error
+
+
+def _without_prefix(rule: dict) -> dict:
+    """A rule of a tokenizer.json, or a text's own parts, so that no space is put in front."""
+    never = {
+        "Prepend": {"prepend": ""},
+        "Metaspace": {"prepend_scheme": "never"},
+        "ByteLevel": {"add_prefix_space": False},
+    }
+    return rule | never.get(rule.get("type"), {})
 
 
 def _content(token: str | dict | None) -> str | None:

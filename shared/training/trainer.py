@@ -147,6 +147,8 @@ class Trainer:
     def prepare(self, model: CausalLM) -> CausalLM:
         """The model with trainable weights: adapters in fp32, or all of its own in fp32."""
         if self.config.lora_rank:
+            if model.dtype == torch.float16:  # whose small gradients are zero
+                raise ValueError("A float16 model is not trained well: load it with dtype='bfloat16' or 'float32'.")
             add_lora(model, self.config.lora_rank, self.config.lora_alpha, seed=self.config.seed)
         else:
             model.float().requires_grad_(True)
