@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ch01.diagrams import TEXT_SIZE, arrow, box, canvas, label
 from shared.plots import BLUE, GREEN, GREY, ORANGE, PURPLE
-from shared.plots.diagrams import TEXT_SIZE, arrow, box, canvas, label
 
 
 @dataclass(frozen=True)

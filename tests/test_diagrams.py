@@ -15,8 +15,8 @@ from matplotlib.patches import FancyBboxPatch
 from nbclient import NotebookClient
 
 from ch01 import figures
+from ch01.diagrams import WIDTH, box, canvas, label
 from ch01.figures import PARTS
-from shared.plots.diagrams import WIDTH, box, canvas, label
 from tools.cells import make_notebook
 
 FIGURES = (

@@ -419,7 +419,7 @@ def test_auto_takes_bfloat16_only_where_the_gpu_computes_in_it(monkeypatch, capa
 def test_auto_leaves_a_folder_in_fp32_as_it_is(tmp_path, monkeypatch):
     """In bfloat16, most weights of a model after a short training are those from before it."""
     model = our_model(hf_model("qwen3-tied"))
-    monkeypatch.setattr(loading, "_computes_in_bf16", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     monkeypatch.setattr(loading, "choose_device", lambda name: SimpleNamespace(type="cuda", __str__=lambda: "cuda"))
     asked = []
     monkeypatch.setattr(loading, "load_hf_folder", lambda path, device, dtype: asked.append(dtype) or (model, None))

@@ -90,11 +90,9 @@ def _from_hub(dataset: str, filename: str, call: str) -> str:
 
 
 # What the command lines call the sets to train on.
-TRAINING_SETS = {
-    "minimath": partial(load_minimath, "train"),
-    "math": load_math_train,
-    "gsm8k": partial(load_gsm8k, "train"),
-}
+TRAIN_SETS = {
+    "minimath": partial(load_minimath, "train"), "math": load_math_train, "gsm8k": partial(load_gsm8k, "train")
+}  # fmt: skip
 
 
 def load_problems(path: Path | str) -> list[dict]:

@@ -28,9 +28,8 @@ def load_model(
             ch08; a hub model such as "qwen3-0.6b-base" (`shared.formats.hub.known_models()` lists them); or the path of
             a Hugging Face folder, of a checkpoint folder of ours, or of a .gguf file.
         device: "auto" takes a GPU if there is one ("cuda", else "mps"), else "cpu"; the tiny models stay on the CPU.
-        dtype: "auto" is bfloat16 on a "cuda" device that computes in it (compute capability 8.0 and later) unless a
-            folder says that its weights are float32, as those of a trained model; float32 elsewhere; or "float32",
-            "bfloat16", "float16".
+        dtype: "auto" is bfloat16 on "cuda" from compute capability 8.0 on, unless a folder's weights are float32, as
+            those of a trained model; float32 elsewhere. Or "float32", "bfloat16", "float16".
 
     Raises ValueError for an unknown name, a damaged file or a model that is not supported, FileNotFoundError if a file
     of the model is missing, and ConnectionError or OSError (a full disk) if it cannot come from the hub.
@@ -57,18 +56,15 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     """The number format by name; "auto" depends on the device. Raises ValueError if it is not a known one."""
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" and _computes_in_bf16(device) else torch.float32
+        try:
+            fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        except (AssertionError, RuntimeError):  # there is no such device here to ask
+            fast = True
+        return torch.bfloat16 if fast else torch.float32
     chosen = DTYPES.get(str(dtype).removeprefix("torch."))
     if chosen is None:
         raise ValueError(f"The dtype {dtype} is not known: choose auto or one of {', '.join(DTYPES)}.")
     return chosen
-
-
-def _computes_in_bf16(device: torch.device) -> bool:
-    try:
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    except (AssertionError, RuntimeError):  # there is no such device here to ask
-        return True
 
 
 def _load(name: str | Path, device: torch.device, dtype: torch.dtype, auto: bool) -> tuple[CausalLM, Tokenizer]:

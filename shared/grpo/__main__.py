@@ -13,9 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported:
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 
-from shared.evaluation.data import TRAINING_SETS, load_problems
+from shared.evaluation.data import TRAIN_SETS, load_problems
 from shared.formats.loading import load_model
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct, reward_format
 from shared.grpo.config import SWITCHES
@@ -48,7 +47,7 @@ def reward_functions(names: str) -> list[Reward]:
 def make_trainer(options: argparse.Namespace, kind: type[GRPOTrainer] = GRPOTrainer) -> GRPOTrainer:
     """A trainer of this kind, as the options say."""
     model, tokenizer = load_model(options.model, device=options.device)
-    problems = TRAINING_SETS.get(options.data, partial(load_problems, options.data))()
+    problems = TRAIN_SETS[options.data]() if options.data in TRAIN_SETS else load_problems(options.data)
     return kind(model, tokenizer, problems, options.rewards, make_config(GRPOConfig, options))
 
 

@@ -107,8 +107,7 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool = True, *, continues: bool = False) -> list[int]:
         """Token ids of a text, with what its model wants in front, such as `<s>`, unless it begins with such a sign.
 
-        `continues` is for a text that goes on from another: nothing is put in front, a space neither. Raises
-        ValueError for what is no text.
+        `continues` is for a text that goes on from another: nothing is put in front. Raises ValueError for no text.
         """
         if not isinstance(text, str):
             raise ValueError(f"{repr(text)[:60]} is no text: give a prompt, such as render_prompt(problem['problem']).")
@@ -124,8 +123,7 @@ class Tokenizer:
         rules = str(self.backend.normalizer) + str(self.backend.pre_tokenizer)
         if not re.search(r"Prepend|Metaspace|add_prefix_space=True", rules):
             return self.backend
-        content = json.loads(self.backend.to_str(), object_hook=_without_prefix)
-        return tokenizers.Tokenizer.from_str(json.dumps(content))
+        return tokenizers.Tokenizer.from_str(json.dumps(json.loads(self.backend.to_str(), object_hook=_without_prefix)))
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of token ids. Special tokens are left out unless asked for; `<think>` tags always stay."""
@@ -205,13 +203,9 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
 
 
 def _without_prefix(rule: dict) -> dict:
-    """A rule of a tokenizer.json, or a text's own parts, so that no space is put in front."""
-    never = {
-        "Prepend": {"prepend": ""},
-        "Metaspace": {"prepend_scheme": "never"},
-        "ByteLevel": {"add_prefix_space": False},
-    }
-    return rule | never.get(rule.get("type"), {})
+    """A rule of a tokenizer.json, or another part of it, so that no space is put before a text."""
+    never = {"prepend": "", "prepend_scheme": "never", "add_prefix_space": False}
+    return rule | {name: never[name] for name in rule.keys() & never if isinstance(rule.get("type"), str)}
 
 
 def _content(token: str | dict | None) -> str | None:
