@@ -7,11 +7,9 @@ from shared.generation.prompts import split_thinking
 from shared.grader.grading import extract_answer, grade
 
 SPELLINGS = {  # of `shared.teacher`, of the public sets, of a problem with its solution
-    "problem": ("problem",),
-    "answer": ("answer", "gtruth_answer"),
-    "thinking": ("thinking", "message_thinking"),
+    "problem": ("problem",), "answer": ("answer", "gtruth_answer"), "thinking": ("thinking", "message_thinking"),
     "content": ("content", "message_content", "solution"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,7 @@ def load_gsm8k(split: str = "test", path: Path | str | None = None) -> list[dict
     path = path or _from_hub("DaertML/gsm8k-jsonl", f"{split}.jsonl", "load_gsm8k(split, path)")
     rows = load_rows(path, unfinished=False)
     problems = [_from_gsm8k(row, f"gsm8k/{split}/{n}") for n, row in enumerate(rows, start=1)]
-    with_ids(problems)  # which refuses an empty file
-    return problems
+    return with_ids(problems) and problems  # the check refuses an empty file
 
 
 def _from_gsm8k(row: dict, name: str) -> dict:

@@ -30,13 +30,10 @@ FAMILIES = (
 
 # What our configuration calls a size, and what config.json does.
 SIZE_NAMES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "intermediate_size": "intermediate_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
+    "vocab_size": "vocab_size", "hidden_size": "hidden_size", "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers", "num_heads": "num_attention_heads",
     "context_length": "max_position_embeddings",
-}
+}  # fmt: skip
 
 
 def config_from_hf(settings: dict) -> ModelConfig:
@@ -112,24 +109,15 @@ def config_to_hf(config: ModelConfig, tokenizer: Tokenizer, dtype: torch.dtype) 
         raise ValueError("No Hugging Face family has both QK-norm and QKV bias: switch one of them off to export.")
     name = str(dtype).removeprefix("torch.")
     return {
-        "architectures": [fits[0].architecture],
-        "model_type": fits[0].model_type,
+        "architectures": [fits[0].architecture], "model_type": fits[0].model_type,
         **{theirs: getattr(config, ours) for ours, theirs in SIZE_NAMES.items()},
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_base,
+        "num_key_value_heads": config.num_kv_heads, "head_dim": config.head_dim, "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps, "rope_theta": config.rope_base,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
-        "tie_word_embeddings": config.tie_embeddings,
-        "attention_bias": False,
-        "use_sliding_window": False,
-        "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": tokenizer.eos_id,
-        "pad_token_id": tokenizer.pad_id,
-        "dtype": name,
-        "torch_dtype": name,
-    }
+        "tie_word_embeddings": config.tie_embeddings, "attention_bias": False, "use_sliding_window": False,
+        "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id,
+        "dtype": name, "torch_dtype": name,
+    }  # fmt: skip
 
 
 class Part(NamedTuple):
