@@ -429,9 +429,10 @@ def test_expressions_equal_themselves_and_not_their_neighbours(text):
     [
         ("<think>since a < b, \\boxed{1}</think> \\boxed{2}", "2"),
         ("<think>a < b and b > c</think>\n\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
-        ("<think>x < 3 holds, so \\boxed{7}", "7"),
+        ("<think>x < 3 holds</think> so \\boxed{7}", "7"),
+        ("<think>x < 3 holds, so \\boxed{7}", None),
     ],
 )
 def test_thinking_may_hold_a_less_than_sign(text, answer):
-    """Trap S7: a `<` inside the thinking is no broken tag, and an unclosed one hides no answer."""
+    """Trap S7: a `<` inside the thinking is no broken tag; thinking that never ends holds no answer."""
     assert extract_answer(text) == answer

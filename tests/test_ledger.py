@@ -7,16 +7,10 @@ import json
 
 import pytest
 
+from ch08.figures import plot_accuracy_against_tokens
 from shared.evaluation import ledger
 from shared.evaluation.evaluator import EvalResult
-from shared.evaluation.ledger import (
-    append_result,
-    ledger_path,
-    ledger_table,
-    plot_accuracy_against_tokens,
-    plot_ledger,
-    read_ledger,
-)
+from shared.evaluation.ledger import append_result, ledger_path, ledger_table, plot_ledger, read_ledger
 from shared.evaluation.statistics import wilson_interval
 from shared.support.jsonl import append_jsonl, write_jsonl
 from tools import ledger as of_authors

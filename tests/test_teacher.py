@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -184,10 +185,12 @@ def test_a_chat_model_gets_its_template(tiny, tmp_path, monkeypatch):
         return generate(model, tokenizer, prompts, **options)
 
     monkeypatch.setattr(local, "generate", spy)
-    ask_tiny(tiny, tmp_path / "chat.jsonl", sums(1), chat=True, max_new_tokens=2)
-    question = "Compute 0+1.\nThink inside <think> tags, then answer in \\boxed{}."
-    assert asked == [f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"]
-    with pytest.raises(ValueError, match="made with chat = True, not False"):
+    model, chat = tiny[0], copy.copy(tiny[1])
+    chat.is_chat = True
+    ask_tiny((model, chat), tmp_path / "chat.jsonl", sums(1), max_new_tokens=2)
+    assert set(asked) == {render_prompt("Compute 0+1.", "think", chat)}
+    assert asked[0].startswith("<|im_start|>user\n")
+    with pytest.raises(ValueError, match="made with prompt = "):
         ask_tiny(tiny, tmp_path / "chat.jsonl", sums(1), max_new_tokens=2)
 
 

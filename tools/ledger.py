@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ch08.figures import plot_accuracy_against_tokens
 from course import ROOT
 from shared.evaluation import ledger
 from shared.support.jsonl import write_jsonl
@@ -36,7 +37,7 @@ def refresh_figure(path: Path | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     ledger.plot_ledger().figure.savefig(path)
     with suppress(ValueError):  # the tiny model was not measured
-        ledger.plot_accuracy_against_tokens().figure.savefig(path.with_stem(f"{path.stem}-tokens"))
+        plot_accuracy_against_tokens().figure.savefig(path.with_stem(f"{path.stem}-tokens"))
     return path
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from shared.assets import ASSETS, SPLITS
-from shared.grader.grading import extract_answer
+from shared.grader.grading import extract_answer, is_answer
 from shared.support.jsonl import read_jsonl, read_utf8
 
 FIELDS = ("problem", "solution", "answer", "subject", "level", "unique_id")
@@ -185,7 +185,9 @@ def _ensure_text(problem: dict, fields: Iterable[str], name: str) -> None:
 
 
 def ensure_answer(answer: object, name: str) -> None:
-    """Raises ValueError for one that is a whole solution of GSM8K, which would make every text wrong."""
+    """Raises ValueError for what makes every text wrong: a whole solution of GSM8K, or neither text nor number."""
+    if not is_answer(answer):
+        raise ValueError(f"{name} has the answer {answer!r}: give text or a finite number.")
     if "####" in str(answer):
         raise ValueError(
             f"{name} has GSM8K's steps in its answer: read its file with load_gsm8k, or keep the number only."

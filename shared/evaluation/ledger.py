@@ -103,7 +103,7 @@ def _kind(value: object) -> str:
     return "text" if isinstance(value, str) else "other"
 
 
-def _side_by_side() -> list[tuple[dict | None, dict | None]]:
+def paired_rows() -> list[tuple[dict | None, dict | None]]:
     """Pairs of the reader's row and the reference row, by chapter; one of the two may be missing."""
     own, reference = ({key_of(row): row for row in read_ledger(path)} for path in (None, REFERENCE))
     rows = sorted((own | reference).values(), key=place_of)
@@ -113,7 +113,7 @@ def _side_by_side() -> list[tuple[dict | None, dict | None]]:
 def ledger_table() -> str:
     """The ledger as a Markdown table: the reader's measurements, and beside each the reference."""
     header = ("chapter", "method", "model, data", "n", "accuracy", "tokens", "seconds", "reference")
-    rows = [header, *(_cells(own, reference) for own, reference in _side_by_side())]
+    rows = [header, *(_cells(own, reference) for own, reference in paired_rows())]
     if len(rows) == 1:
         return "The ledger is empty: run a chapter's notebook first."
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -137,7 +137,8 @@ def _percent(row: dict | None) -> str:
     return f"{100 * row['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _point(row: dict | None) -> tuple[float, float, float] | None:
+def point_of(row: dict | None) -> tuple[float, float, float] | None:
+    """What is drawn of a row: accuracy and the ends of its interval."""
     return row and (row["accuracy"], *row["ci95"])
 
 
@@ -145,37 +146,22 @@ def plot_ledger() -> "Axes":
     """Accuracy and 95 % interval of every measurement; the reference stands beneath the reader's own."""
     from shared.plots import interval_points
 
-    pairs = _side_by_side()
+    pairs = paired_rows()
     if not pairs:
         raise ValueError("The ledger is empty: run a chapter's notebook first.")
     series = dict(zip(("yours", "reference"), zip(*pairs, strict=True), strict=True))
-    points = {name: [_point(row) for row in rows] for name, rows in series.items() if any(rows)}
+    points = {name: [point_of(row) for row in rows] for name, rows in series.items() if any(rows)}
     labels = [_label(own or reference) for own, reference in pairs]
     return interval_points(labels, points, title="Results ledger", x_label="problems solved, %, with 95 % interval")
 
 
 def _label(row: dict) -> str:
-    where = "" if _is_usual(row) else f" ({row['model']}, {row['dataset']})"
+    where = "" if is_usual(row) else f" ({row['model']}, {row['dataset']})"
     return f"{row['chapter']} {row['method']}{where}"
 
 
-def plot_accuracy_against_tokens() -> "Axes":
-    """What accuracy costs: problems solved against tokens generated for one, with 95 % intervals. Taught in ch08.
-
-    Of each measurement of the tiny model on MiniMath the reader's own row counts, else the reference.
-    """
-    from shared.plots import accuracy_against_cost
-
-    rows = [own or reference for own, reference in _side_by_side()]
-    rows = [row for row in rows if _is_usual(row) and row["tokens_per_problem"]]
-    if not rows:
-        raise ValueError("The ledger has no measurement of the tiny model: run a chapter's notebook first.")
-    points = [(row["chapter"], row["method"], row["tokens_per_problem"], _point(row)) for row in rows]
-    x_label = "tokens generated for a problem (logarithmic)"
-    return accuracy_against_cost(points, title="What accuracy costs", x_label=x_label)
-
-
-def _is_usual(row: dict) -> bool:
+def is_usual(row: dict) -> bool:
+    """Whether a row is of the course's own model and problems."""
     return (row["model"], row["dataset"]) == ("tiny", "minimath-test")
 
 

@@ -1,13 +1,11 @@
-r"""The text of an answer, before any mathematics: one spelling for what LaTeX, Markdown and Unicode spell in
-many ways.
+r"""The text of an answer, before any mathematics: one spelling for what LaTeX, Markdown and Unicode spell in many
+ways.
 
 Covered: maths delimiters, `\left` and `\right`, spacing commands, `\text{}` and its relatives, Unicode signs,
-thousands separators that are marked as such, repeating decimals, number words, phrases like "The answer is".
-Not covered here: anything that needs to know what a symbol means. That is the parser's task
-(`math_parser.py`).
+thousands separators that are marked as such, repeating decimals, number words, phrases like "The answer is". Not
+covered here: anything that needs to know what a symbol means. That is the parser's task (`math_parser.py`).
 
-Everything is table lookups and linear regular expressions on a string of bounded length.
-The idea: ch03, section 3.4.
+Everything is table lookups and linear regular expressions on a string of bounded length. The idea: ch03, section 3.4.
 """
 
 import re

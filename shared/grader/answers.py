@@ -325,11 +325,8 @@ def _split_unit(tokens: list[Token]) -> tuple[list[Token], Unit | None]:
             plain = all(item.kind in ("word", "op", "var", "num") for item in tokens[place:])
             if place > 1 and tokens[place - 1].text == "/":  # `5/day`
                 place -= 1
-            unit = (
-                read_unit([item.text for item in tokens[place:]])
-                if plain and not (named and token.text == "°")
-                else None
-            )
+            fits = plain and not (named and token.text == "°")
+            unit = read_unit([item.text for item in tokens[place:]]) if fits else None
             return (tokens[:place], unit) if unit else (tokens, None)
     return tokens, None
 

@@ -1,19 +1,18 @@
-r"""Whether two parsed answers are the same answer. One small rule for each pair of forms, every rule
-symmetrical.
+r"""Whether two parsed answers are the same answer. One small rule for each pair of forms, every rule symmetrical.
 
 Policies, where taste could differ:
-- A missing unit or percent sign is fine (`35`, `35\%`), and so is the value of a percentage (`0.35`, `35\%`);
-  units that are there must agree after conversion (`1 m` is `100 cm`, `\$5` is not `5` cents).
-- Tuples are ordered; lists and sets are not. A list keeps its repetitions (`2, 2` is not `2`), a set does
-  not, nor do alternatives (`1/2 or 0.5` is `1/2`). A tuple is not a list. A column vector is the tuple of its
-  entries, a row is not. `(1, 2)` and `[1, 2]` are never the same.
+- A missing unit or percent sign is fine (`35`, `35\%`), and so is the value of a percentage (`0.35`, `35\%`); units
+  that are there must agree after conversion (`1 m` is `100 cm`, `\$5` is not `5` cents).
+- Tuples are ordered; lists and sets are not. A list keeps its repetitions (`2, 2` is not `2`), a set does not, nor do
+  alternatives (`1/2 or 0.5` is `1/2`). A tuple is not a list. A column vector is the tuple of its entries, a row is
+  not. `(1, 2)` and `[1, 2]` are never the same.
 - An interval is its inequality, and all spellings of one part of the real line are the same.
-- `x = 5` is `5`, and `y = 2x + 1` is `2x + 1`; `x = 5` is not `y = 5`. Two equations are the same if one is a
-  multiple of the other.
-- Numbers in other bases agree in digits and base; a number without base is decimal and never equal to one
-  with.
+- `x = 5` is `5`, and `y = 2x + 1` is `2x + 1`; `x = 5` is not `y = 5`. Two equations are the same if one is a multiple
+  of the other.
+- Numbers in other bases agree in digits and base; a number without base is decimal and never equal to one with.
 - A time without a.m. or p.m. is the same time with it, and 20:34 is 8:34 p.m.
 - A choice letter is a letter, in any case, whatever text follows it.
+
 The idea: ch03, section 3.6.
 """
 
@@ -186,12 +185,9 @@ class Comparison:
             return alike and self._in_order(first.items, second.items)
         if first.ordered or second.ordered:
             plain, ordered = (second, first) if first.ordered else (first, second)
-            values = _assigned_values(plain) or (
-                plain.items if ordered.kind == "[]" and len(ordered.items) > 2 else None
-            )
-            return (
-                values is not None and ordered.kind in ("()", "tuple", "[]") and self._in_order(values, ordered.items)
-            )
+            listed = ordered.kind == "[]" and len(ordered.items) > 2
+            values = _assigned_values(plain) or (plain.items if listed else ())
+            return ordered.kind in ("()", "tuple", "[]") and self._in_order(values, ordered.items)
         return self._in_any_order(first.items, second.items, repetitions=not {first.kind, second.kind} <= {"set", "or"})
 
     def _in_any_order(self, first: Sequence[Form], second: Sequence[Form], repetitions: bool) -> bool:
@@ -211,10 +207,9 @@ class Comparison:
 
     def _covers(self, first: Sequence[Form], second: Sequence[Form]) -> bool:
         """Whether each item of `second` is in `first`, in this spelling or another."""
-        spelt_alike = set(first)
-        return all(
-            item in spelt_alike or any(self.equal(item, other) for other in first) for item in dict.fromkeys(second)
-        )
+        known = set(first)
+        new = (item for item in dict.fromkeys(second) if item not in known)
+        return all(any(self.equal(item, other) for other in first) for item in new)
 
     def _distinct(self, items: Sequence[Form], others: Sequence[Form]) -> list[Form]:
         """The items without repetitions: two are one if they are equal, and to the same of all items and others.
@@ -302,10 +297,8 @@ def _ascending(relation: Relation) -> Relation:
     """The same chain read so that its first sign is < or <=."""
     if not relation.operators[0].startswith(">"):
         return relation
-    flipped = [
-        operator.replace(">", "<") if ">" in operator else operator.replace("<", ">") for operator in relation.operators
-    ]
-    return Relation(relation.parts[::-1], tuple(flipped[::-1]))
+    mirrored = str.maketrans("<>", "><")
+    return Relation(relation.parts[::-1], tuple(sign.translate(mirrored) for sign in relation.operators[::-1]))
 
 
 def _assigned_values(group: Compound) -> list[Form] | None:

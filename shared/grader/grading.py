@@ -2,20 +2,17 @@ r"""The verifier: find the answer in what a model wrote, and say whether it is r
 
     extract_answer(text) -> normalize_answer -> tokenize -> parse_answer -> Comparison.equal -> grade
 
-`grade` is total: any two strings give True or False. It raises nothing, runs nothing as code, needs no
-signals, threads or processes, and its time and memory are bounded by limits that are checked before the work
-is done: length, number of tokens, depth, digits, exponents, and a budget of evaluation steps. It is
-symmetric.
+`grade` is total: any two strings give True or False. It raises nothing, runs nothing as code, needs no signals,
+threads or processes, and its time and memory are bounded by limits that are checked before the work is done: length,
+number of tokens, depth, digits, exponents, and a budget of evaluation steps. It is symmetric.
 
-Covered: numbers in all common spellings, expressions that are equal by algebra, units, lists, sets, tuples,
-intervals, inequalities, equations, matrices, number bases, ratios, choice letters, words. The policies are
-listed in `equality.py`.
-Not covered, and compared as text: integrals, sums, limits, sets of integers (`k \in \mathbb{Z}`), sentences.
-Not covered either, so that a right answer is refused: digits of a base in lower case (`1a_{16}`), values in two units
-(`2 hours and 30 minutes`), `1 and 1/2`, decimal commas (`3{,}14`), `]0,5[` for `(0,5)`, `|x|<2` for `(-2,2)`,
-`all reals except 0`.
-Equality of expressions is tested at a few points with 50 digits (`numeric.py`), not proved.
-Taught in ch03, sections 3.3 to 3.7.
+Covered: numbers in all common spellings, expressions that are equal by algebra, units, lists, sets, tuples, intervals,
+inequalities, equations, matrices, number bases, ratios, choice letters, words. The policies are listed in
+`equality.py`. Not covered, and compared as text: integrals, sums, limits, sets of integers (`k \in \mathbb{Z}`),
+sentences. Not covered either, so that a right answer is refused: digits of a base in lower case (`1a_{16}`), values in
+two units (`2 hours and 30 minutes`), `1 and 1/2`, decimal commas (`3{,}14`), `]0,5[` for `(0,5)`, `|x|<2` for
+`(-2,2)`, `all reals except 0`. Equality of expressions is tested at a few points with 50 digits (`numeric.py`), not
+proved. Taught in ch03, sections 3.3 to 3.7.
 """
 
 import math
@@ -44,7 +41,8 @@ def extract_answer(text: str, fallback: str | None = None) -> str | None:
     r"""The content of the last complete, non-empty `\boxed{..}` or `\fbox{..}`; braces inside may nest.
 
     A box that is not closed (the text was cut off) or is empty is no answer, so an earlier complete one
-    counts. A box that is the whole content of another box is unwrapped.
+    counts. A box that is the whole content of another box is unwrapped. Thinking is no answer: only what follows
+    `</think>` is looked at, and nothing of a text that begins with `<think>` and never closes it.
 
     Args:
         text: what the model wrote.
@@ -59,6 +57,7 @@ def extract_answer(text: str, fallback: str | None = None) -> str | None:
         raise ValueError(f'fallback is {fallback!r}; use None, "number" or "text"')
     if not isinstance(text, str):
         return None
+    text = _after_thinking(text)
     answer = _last_box(text)
     for _ in range(5):  # \boxed{\boxed{5}}
         if answer is None or not _WHOLE_BOX.fullmatch(answer):
@@ -69,6 +68,11 @@ def extract_answer(text: str, fallback: str | None = None) -> str | None:
     if answer is None and fallback == "number":
         return max(_NUMBER.findall(text[-_TAIL:])[-1:], default=None)
     return answer
+
+
+def _after_thinking(text: str) -> str:
+    answer = text.rpartition("</think>")[2]
+    return "" if answer.lstrip().startswith("<think>") else answer
 
 
 def _last_box(text: str) -> str | None:
@@ -101,7 +105,8 @@ _SOMETHING = re.compile(r"\S")
 def grade(prediction: str, gold: str) -> bool:
     r"""Whether a prediction is the same answer as the gold answer: `grade(r"\frac12", "0.5")` is True.
 
-    Both may be bare answers or texts with a box. Empty text is never right, not even against empty text.
+    Both may be bare answers or texts with a box, or numbers: `grade("0.1", Fraction(1, 10))`. Empty text is never
+    right, not even against empty text, and nothing else (None, True, nan, a list) is.
     Never raises; see the module docstring for what is covered and what bounds the work.
     """
     try:
@@ -112,7 +117,7 @@ def grade(prediction: str, gold: str) -> bool:
 
 def _grade(prediction: str, gold: str) -> bool:
     if not isinstance(prediction, str) or not isinstance(gold, str):
-        return _grade(str(prediction), str(gold)) if _are_numbers(prediction, gold) else False
+        return is_answer(prediction) and is_answer(gold) and _grade(str(prediction), str(gold))
     if not prediction.strip() or not gold.strip():
         return False
     if prediction == gold:
@@ -120,7 +125,7 @@ def _grade(prediction: str, gold: str) -> bool:
     numbers = _plain_number(prediction), _plain_number(gold)
     if None not in numbers:
         return numbers[0] == numbers[1]
-    first, second = (extract_answer(text) or text for text in (prediction, gold))
+    first, second = (extract_answer(text) or _after_thinking(text) for text in (prediction, gold))
     if max(len(first), len(second)) > MAX_CHARS:
         return first.strip() == second.strip()
     first, second = normalize_answer(first), normalize_answer(second)
@@ -131,13 +136,10 @@ def _grade(prediction: str, gold: str) -> bool:
     return Comparison().equal(_read(first), _read(second))
 
 
-def _are_numbers(*values: object) -> bool:
-    """Whether all are text or finite numbers (of numpy, Fraction, Decimal too), so that grade(5, "5") is True."""
-    return all(
-        isinstance(value, str)
-        or (isinstance(value, Real | Decimal) and not isinstance(value, bool) and math.isfinite(value))
-        for value in values
-    )
+def is_answer(value: object) -> bool:
+    """Whether `grade` takes it: text, or a finite number (of numpy, Fraction, Decimal too), so that 5 is "5"."""
+    number = isinstance(value, Real | Decimal) and not isinstance(value, bool)
+    return isinstance(value, str) or (number and value == value and abs(value) != math.inf)
 
 
 def _plain_number(text: str) -> tuple[bool, str, str] | None:

@@ -1,19 +1,17 @@
 r"""A parser for mathematics as language models write it: LaTeX, plain text, or a mixture of both.
 
-Why not `sympy.parse_expr`? It hands the text to Python's `eval`, so text from a model runs as a program. Here
-the text becomes tokens, and a precedence-climbing parser turns tokens into SymPy objects by calling their
-constructors with `evaluate=False`. Nothing is computed while parsing: `9^{9^{9}}` becomes a tree of three
-numbers. A word or command that is not in the tables below is an error (`ParseError`), never a name to be
-looked up.
+Why not `sympy.parse_expr`? It hands the text to Python's `eval`, so text from a model runs as a program. Here the text
+becomes tokens, and a precedence-climbing parser turns tokens into SymPy objects by calling their constructors with
+`evaluate=False`. Nothing is computed while parsing: `9^{9^{9}}` becomes a tree of three numbers. A word or command
+that is not in the tables below is an error (`ParseError`), never a name to be looked up.
 
-Covered: numbers, mixed numbers, `\frac`, `\sqrt`, powers, factorials, binomials, implicit multiplication,
-greek letters, subscripts, trigonometric and logarithmic functions, absolute value, floor and ceiling, percent
-and degrees. Not covered: integrals, sums, limits, derivatives, logic, matrices inside expressions. What lies
-around an expression (lists, intervals, equations, units) is read by `answers.py`.
+Covered: numbers, mixed numbers, `\frac`, `\sqrt`, powers, factorials, binomials, implicit multiplication, greek
+letters, subscripts, trigonometric and logarithmic functions, absolute value, floor and ceiling, percent and degrees.
+Not covered: integrals, sums, limits, derivatives, logic, matrices inside expressions. What lies around an expression
+(lists, intervals, equations, units) is read by `answers.py`.
 
-Bounds: `MAX_TOKENS` and `MAX_DIGITS` of `math_tokens.py`, at most `MAX_DEPTH` nested groups. No token is read
-twice, so the time is linear in their number and these bounds are bounds on the time. The idea: ch03, sections
-3.5 and 3.6.
+Bounds: `MAX_TOKENS` and `MAX_DIGITS` of `math_tokens.py`, at most `MAX_DEPTH` nested groups. No token is read twice,
+so the time is linear in their number and these bounds are bounds on the time. The idea: ch03, sections 3.5 and 3.6.
 """
 
 import re
@@ -167,9 +165,8 @@ class ExpressionParser:
             return True
         if token.kind == "const":
             return token.text not in SETS.values()
-        return token.text in ("(", "{", "lfloor", "lceil") or (
-            token.text == "|" and not self.bars and token.kind == "op"
-        )
+        opening_bar = token.text == "|" and not self.bars and token.kind == "op"
+        return opening_bar or token.text in ("(", "{", "lfloor", "lceil")
 
     def postfix(self) -> sympy.Expr:
         """A primary with what follows it: x!, x^2, 30°, 12%."""
@@ -182,12 +179,10 @@ class ExpressionParser:
                 value = power(value, self.exponent())
             elif token.text == "!":
                 value = sympy.factorial(value, evaluate=False)
+            elif token.text == "%":
+                value = divide(value, sympy.Integer(100))
             else:
-                value = (
-                    divide(value, sympy.Integer(100))
-                    if token.text == "%"
-                    else divide(mul(value, sympy.pi), sympy.Integer(180))
-                )
+                value = divide(mul(value, sympy.pi), sympy.Integer(180))
         return value
 
     def exponent(self) -> sympy.Expr:
@@ -234,7 +229,7 @@ class ExpressionParser:
         return wrap(value, evaluate=False) if wrap else value
 
     def mixed_number(self, token: Token) -> sympy.Expr:
-        r"""A number; with a proper fraction right behind it (`3\frac{1}{2}`, `3 1/2`), their sum."""
+        r"""A number; with a proper fraction right behind it (`3\frac{1}{2}`, `3 1/2`), one mixed number."""
         value = number(token.text)
         following = self.tokens[self.position : self.position + 7]
         if not value.is_Integer or not following:
@@ -242,13 +237,14 @@ class ExpressionParser:
         match = _PROPER.match("".join(item.text for item in following))
         if following[0].text == "frac" and match and int(match[1] or match[2]) < int(match[3] or match[4]):
             self.position += 1
-            return add(value, self.structure("frac"))
+            self.structure("frac")
+            return value + sympy.Rational(int(match[1] or match[2]), int(match[3] or match[4]))
         kinds = [item.kind for item in following[:3]]
         if kinds == ["num", "op", "num"] and following[0].spaced and following[1].text == "/":
             top, bottom = number(following[0].text), number(following[2].text)
             if top.is_Integer and bottom.is_Integer and 0 < top < bottom:
                 self.position += 3
-                return add(value, divide(top, bottom))
+                return value + top / bottom
         return value
 
     def variable(self, name: str) -> sympy.Expr:

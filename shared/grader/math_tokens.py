@@ -1,9 +1,8 @@
 r"""Tokens of mathematics as language models write it: LaTeX, plain text, or a mixture of both.
 
-The tables below are the whole vocabulary. A word or command that is not in them is an error (`ParseError`) or
-plain text, never a name to be looked up. `\dfrac` and `\tfrac` are `\frac`, `\le` is `<=`, and so on: one
-token a meaning. Bounds: at most `MAX_TOKENS` tokens and `MAX_DIGITS` digits a number. The idea: ch03, section
-3.5.
+The tables below are the whole vocabulary. A word or command that is not in them is an error (`ParseError`) or plain
+text, never a name to be looked up. `\dfrac` and `\tfrac` are `\frac`, `\le` is `<=`, and so on: one token a meaning.
+Bounds: at most `MAX_TOKENS` tokens and `MAX_DIGITS` digits a number. The idea: ch03, section 3.5.
 """
 
 import re
@@ -30,14 +29,12 @@ class Token(NamedTuple):
 
 
 _OPERATORS = {
-    "leq": "<=", "le": "<=", "leqslant": "<=", "geq": ">=", "ge": ">=", "geqslant": ">=", "lt": "<",
-    "gt": ">", "neq": "!=", "ne": "!=", "cdot": "*", "times": "*", "ast": "*", "div": "/", "pm": "pm",
-    "mp": "mp", "cup": "cup", "in": "in", "mid": "|", "cap": "cap", "lvert": "|", "rvert": "|",
-    "vert": "|", "langle": "langle", "rangle": "rangle", "lfloor": "lfloor", "rfloor": "rfloor",
-    "lceil": "lceil", "rceil": "rceil", "setminus": "setminus", "backslash": "setminus",
-    "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "colon": ":", "prime": "'",
-    "choose": "choose", "over": "over", "degree": "°", "land": "and", "lor": "or", "wedge": "and", "vee": "or",
-    "lparen": "(", "rparen": ")",
+    "leq": "<=", "le": "<=", "leqslant": "<=", "geq": ">=", "ge": ">=", "geqslant": ">=", "lt": "<", "gt": ">",
+    "neq": "!=", "ne": "!=", "cdot": "*", "times": "*", "ast": "*", "div": "/", "pm": "pm", "mp": "mp", "cup": "cup",
+    "in": "in", "mid": "|", "cap": "cap", "lvert": "|", "rvert": "|", "vert": "|", "setminus": "setminus",
+    "backslash": "setminus", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "colon": ":", "prime": "'",
+    "degree": "°", "land": "and", "lor": "or", "wedge": "and", "vee": "or", "lparen": "(", "rparen": ")",
+    **{name: name for name in ("langle", "rangle", "lfloor", "rfloor", "lceil", "rceil", "choose", "over")},
 }  # fmt: skip
 FUNCTIONS = {
     "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec, "csc": sympy.csc,
@@ -54,9 +51,8 @@ CONSTANTS = {
 }  # fmt: skip
 STRUCTURES = ("frac", "dfrac", "tfrac", "cfrac", "sqrt", "cbrt", "binom", "dbinom", "tbinom")
 _GREEK_NAMES = (
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho "
-    "sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega "
-    "ell hbar"
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar"
 )
 _GREEK = frozenset(_GREEK_NAMES.split())
 SETS = {"reals": "reals", "emptyset": "emptyset", "varnothing": "emptyset"}

@@ -294,11 +294,8 @@ def _pow(context: mpmath.ctx_mp.MPContext, base: Value, exponent: Value) -> Valu
     if exponent == Fraction(1, 2):
         return context.sqrt(_mp(base, context))
     if isinstance(exponent, Fraction) and exponent.denominator == 1:
-        return (
-            _mp(base, context) ** exponent.numerator
-            if size < 2**20
-            else context.power(_mp(base, context), exponent.numerator)
-        )
+        base, whole = _mp(base, context), exponent.numerator
+        return base**whole if size < 2**20 else context.power(base, whole)
     return context.power(_real_if_close(_mp(base, context)), _real_if_close(_mp(exponent, context)))
 
 
@@ -363,13 +360,10 @@ def _log(context: mpmath.ctx_mp.MPContext, value: Value) -> Value:
 
 _RULES: dict[type, Callable] = {
     sympy.Add: _add, sympy.Mul: _mul, sympy.Pow: _pow, sympy.log: _log, sympy.Abs: _absolute,
-    sympy.exp: _function("exp"),
-    sympy.sin: _function("sin"), sympy.cos: _function("cos"), sympy.tan: _function("tan"),
+    **{getattr(sympy, name): _function(name) for name in
+       ("exp", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")},
     sympy.csc: _function("sin", True), sympy.sec: _function("cos", True), sympy.cot: _function("tan", True),
-    sympy.asin: _function("asin"), sympy.acos: _function("acos"), sympy.atan: _function("atan"),
-    sympy.acot: _function("atan", of_reciprocal=True), sympy.sinh: _function("sinh"), sympy.cosh: _function("cosh"),
-    sympy.tanh: _function("tanh"), sympy.asinh: _function("asinh"), sympy.acosh: _function("acosh"),
-    sympy.atanh: _function("atanh"), sympy.asec: _function("acos", of_reciprocal=True),
+    sympy.acot: _function("atan", of_reciprocal=True), sympy.asec: _function("acos", of_reciprocal=True),
     sympy.acsc: _function("asin", of_reciprocal=True), sympy.factorial: _gamma_plus_one, sympy.binomial: _binomial,
     sympy.floor: _rounding(math.floor), sympy.ceiling: _rounding(math.ceil),
     type(sympy.pi): lambda context: +context.pi, type(sympy.E): lambda context: +context.e,

@@ -1,8 +1,7 @@
-r"""Parts of the real line: what intervals, unions, inequalities and `\mathbb{R} \setminus \{0\}` have in
-common.
+r"""Parts of the real line: what intervals, unions, inequalities and `\mathbb{R} \setminus \{0\}` have in common.
 
-A region is a sorted list of pieces that do not touch. Its ends are numbers (50 digits), so it can only be
-made of answers whose ends have a value. The idea: ch03, section 3.6.
+A region is a sorted list of pieces that do not touch. Its ends are numbers (50 digits), so it can only be made of
+answers whose ends have a value. The idea: ch03, section 3.6.
 """
 
 from dataclasses import dataclass
@@ -63,16 +62,10 @@ def _from_group(answer: Compound, numbers: Evaluator) -> Region | None:
     """Unions, differences, and inequalities joined by `or`, `and` or a comma."""
     if answer.kind == "minus":
         base, removed = answer.items
-        points = (
-            [_end(item, numbers) for item in removed.items]
-            if isinstance(removed, Compound) and not removed.ordered
-            else None
-        )
+        listed = isinstance(removed, Compound) and not removed.ordered
+        points = [_end(item, numbers) for item in removed.items] if listed else [None]
         region = to_region(base, numbers)
-        if region is None or points is None or None in points:
-            return None
-        holes = [_without(point) for point in points]
-        return _intersection([region, *holes])
+        return _intersection([region, *map(_without, points)]) if None not in (region, *points) else None
     if answer.kind not in ("union", "or", "and", "list"):
         return None
     if answer.kind != "union" and not all(isinstance(item, Relation) for item in answer.items):
@@ -164,9 +157,8 @@ def _union(pieces: list[Piece], variable: str | None = None) -> Region:
     joined: list[Piece] = []
     for piece in sorted(pieces, key=lambda piece: (piece.low, not piece.low_closed)):
         last = joined[-1] if joined else None
-        touching = last and (
-            piece.low < last.high or (piece.low == last.high and (piece.low_closed or last.high_closed))
-        )
+        closed = last and (piece.low_closed or last.high_closed)
+        touching = last and (piece.low <= last.high if closed else piece.low < last.high)
         if not touching:
             joined.append(piece)
             continue

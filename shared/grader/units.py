@@ -1,10 +1,9 @@
-r"""Units of measurement: `cm`, `square feet`, `m/s^2`, `dollars`, `%`, degrees, and words that count (`5
-apples`).
+r"""Units of measurement: `cm`, `square feet`, `m/s^2`, `dollars`, `%`, degrees, and words that count (`5 apples`).
 
-A unit is a product of powers of base dimensions and a scale, so `1 m` and `100 cm` are the same quantity, `36
-cents` is not `36` dollars, `180` degrees are `\pi` radians (but not bare `\pi`), and a word that is not in
-the table (`apples`) is a dimension of its own. Not covered: temperatures are not converted (Celsius and
-Fahrenheit differ), nor money between currencies. The idea: ch03, section 3.6.
+A unit is a product of powers of base dimensions and a scale, so `1 m` and `100 cm` are the same quantity, `36 cents`
+is not `36` dollars, `180` degrees are `\pi` radians (but not bare `\pi`), and a word that is not in the table
+(`apples`) is a dimension of its own. Not covered: temperatures are not converted (Celsius and Fahrenheit differ), nor
+money between currencies. The idea: ch03, section 3.6.
 """
 
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ class Unit:
 
 
 def _table() -> dict[str, tuple[dict[str, int], Fraction]]:
-    """All names: base dimension(s), size in the base unit, spellings (a plural `s` is added)."""
+    """All names: base dimension, or several with powers; size in the base unit; spellings (a plural `s` is added)."""
     rows = [
         ("m", 1, "m meter metre"), ("m", Fraction(1, 100), "cm centimeter centimetre"),
         ("m", Fraction(1, 1000), "mm millimeter millimetre"), ("m", 1000, "km kilometer kilometre"),
@@ -45,28 +44,18 @@ def _table() -> dict[str, tuple[dict[str, int], Fraction]]:
         ("celsius", 1, "°c celsius"), ("fahrenheit", 1, "°f fahrenheit"),
         ("kelvin", 1, "kelvin"), ("newton", 1, "N newton"), ("tesla", 1, "T tesla"), ("joule", 1, "J joule"),
         ("watt", 1, "W watt"), ("volt", 1, "V volt"),
-        ("hertz", 1, "hz hertz"),
+        ("hertz", 1, "hz hertz"), ("angle", 1, "radian rad"),
+        ({"m": 3}, Fraction(1, 1000), "l liter litre"), ({"m": 3}, Fraction(1, 10**6), "ml milliliter millilitre cc"),
+        ({"m": 1, "s": -1}, Fraction(1_609_344, 3_600_000), "mph"), ({"m": 1, "s": -1}, Fraction(1000, 3600), "kph"),
+        ({}, 1, "unit"), ({}, Fraction(1, 100), "percent % pct"),
     ]  # fmt: skip
-    table = {name: ({base: 1}, Fraction(size)) for base, size, names in rows for name in names.split()}
-    litre, mph = Fraction(1, 1000), Fraction(1_609_344, 3_600_000)
-    table |= {name: ({"m": 3}, litre) for name in ("l", "liter", "litre")}
-    table |= {name: ({"m": 3}, litre / 1000) for name in ("ml", "milliliter", "millilitre", "cc")}
-    table |= {
-        "mph": ({"m": 1, "s": -1}, mph),
-        "kph": ({"m": 1, "s": -1}, Fraction(1000, 3600)),
-        "unit": ({}, Fraction(1)),
+    table = {
+        name: ({base: 1} if isinstance(base, str) else base, Fraction(size))
+        for base, size, names in rows
+        for name in names.split()
     }
-    table |= {
-        "percent": ({}, Fraction(1, 100)),
-        "%": ({}, Fraction(1, 100)),
-        "pct": ({}, Fraction(1, 100)),
-        "radian": ({"angle": 1}, Fraction(1)),
-    }
-    table["rad"] = table["radian"]
-    table |= {
-        f"{name}s": row for name, row in list(table.items()) if len(name) > 1 and name.isalpha() and name[-1] != "s"
-    }
-    return table
+    plurals = [name for name in table if len(name) > 1 and name.isalpha() and name[-1] != "s"]
+    return table | {f"{name}s": table[name] for name in plurals}
 
 
 _TABLE = _table()
@@ -75,11 +64,10 @@ _LETTERS = {"m", "s", "g", "h", "L", "J", "N", "T", "W", "V"}
 _SQUARES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS = {"squared": 2, "cubed": 3}
 _HEDGE_WORDS = (
-    "about approx approximately around roughly nearly almost least most more less fewer greater "
-    "larger smaller higher lower than over under up upto not between maybe possibly perhaps probably "
-    "either neither nor except if unless ish maximum minimum max below above within almost circa "
-    "estimated or and but any some "
-    "wrong incorrect false invalid impossible no none never too"
+    "about approx approximately around roughly nearly almost least most more less fewer greater larger smaller higher "
+    "lower than over under up upto not between maybe possibly perhaps probably either neither nor except if unless ish "
+    "maximum minimum max below above within circa estimated or and but any some wrong incorrect false invalid "
+    "impossible no none never too"
 )
 HEDGES = frozenset(_HEDGE_WORDS.split())
 UNIT_WORDS = frozenset(name for name in _TABLE if len(name) > 1 and name.isalpha()) | (_DEGREES - {"°"}) | set(_SQUARES)

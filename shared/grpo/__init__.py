@@ -2,5 +2,5 @@
 
 from shared.grpo.config import GRPOConfig
 from shared.grpo.loss import clip_objective, group_advantages, grpo_loss, kl_estimate
-from shared.grpo.rollouts import Rollouts, reward_correct, reward_format, sample_rollouts
+from shared.grpo.rollouts import Rollouts, reward_correct, reward_evaluated, reward_format, sample_rollouts
 from shared.grpo.trainer import GRPO, GRPOTrainer

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 
 from shared.evaluation.data import TRAIN_SETS, load_problems
 from shared.formats.loading import load_model
-from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct, reward_format
+from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct, reward_evaluated, reward_format
 from shared.grpo.config import SWITCHES
 from shared.grpo.rollouts import Reward
 from shared.training.command_line import config_parser, make_config, run
 
-REWARDS = {"correct": reward_correct, "format": reward_format}
+REWARDS = {"correct": reward_correct, "evaluated": reward_evaluated, "format": reward_format}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = config_parser("python -m shared.grpo", summary, GRPOConfig, "runs/grpo", unset)
     data = "minimath, math or gsm8k (both from the hub), or a file; default: minimath"
     parser.add_argument("--data", default="minimath", help=data)
-    both = f"{', '.join(REWARDS)}, or both with a comma between them; default: correct"
+    both = f"{', '.join(REWARDS)}, or several with commas between them; default: correct"
     parser.add_argument("--rewards", default="correct", type=reward_functions, help=both)
     return parser
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from shared.evaluation.data import ensure_answer, with_ids
 from shared.grpo.config import GRPOConfig
-from shared.grpo.rollouts import Reward, reward_correct
+from shared.grpo.rollouts import Reward, reward_correct, reward_evaluated
 
 
 def reward_list(rewards: Reward | Sequence[Reward] | None) -> list[Reward]:
@@ -30,12 +30,14 @@ def split_problems(
     problems: list[dict], held_out: Sequence[dict] | None, rewards: Sequence[Reward], config: GRPOConfig
 ) -> tuple[list[dict], list[dict]]:
     """Problems to train on and to evaluate on. Raises ValueError if there are too few, or if one lacks a field."""
-    needed = ("problem", "answer") if reward_correct in rewards else ("problem",)
+    graded = any(reward in (reward_correct, reward_evaluated) for reward in rewards)
+    needed = ("problem", "answer") if graded else ("problem",)
     for number, problem in enumerate(problems, start=1):
         missing = [name for name in needed if not isinstance(problem, dict) or name not in problem]
         if missing:
             raise ValueError(f"Problem {number} has no field {missing[0]!r}: give what load_minimath gives.")
-        ensure_answer(problem.get("answer"), f"Problem {number}")
+        if graded:
+            ensure_answer(problem["answer"], f"Problem {number}")
     count = config.eval_problems if config.eval_every else 0
     if held_out is None:
         rest = max(0, len(problems) - count)

@@ -15,6 +15,7 @@ from torch import Tensor
 from shared.generation.completions import Completion, generate
 from shared.generation.logprobs import pad_rows
 from shared.generation.prompts import opened_thinking, render_prompt
+from shared.grader.evaluated import is_evaluated
 from shared.grader.grading import extract_answer, grade
 from shared.grpo.config import GRPOConfig
 from shared.model.tokenizer import Tokenizer
@@ -32,6 +33,12 @@ def reward_correct(text: str, problem: dict) -> float:
     """
     answer = extract_answer(text)
     return float(answer is not None and grade(answer, problem["answer"]))
+
+
+def reward_evaluated(text: str, problem: dict) -> float:
+    """`reward_correct`, but 0.0 for an answer such as `7*17` (see `is_evaluated`) where the known one is worked out."""
+    worked_out = is_evaluated(extract_answer(text) or "") or not is_evaluated(str(problem["answer"]))
+    return reward_correct(text, problem) if worked_out else 0.0
 
 
 def reward_format(text: str, problem: dict) -> float:

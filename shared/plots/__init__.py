@@ -102,7 +102,7 @@ def interval_points(
         rows = [row + shift for row, point in enumerate(points) if point is not None]
         shown = [point for point in points if point is not None]
         values = [100 * value for value, _, _ in shown]
-        axes.errorbar(values, rows, xerr=_reach(shown), fmt=marker, color=colour, capsize=3, label=name)
+        axes.errorbar(values, rows, xerr=reach(shown), fmt=marker, color=colour, capsize=3, label=name)
     axes.set(xlim=(-2, 102), ylim=(len(labels) - 0.5, -0.5), yticks=range(len(labels)), yticklabels=labels)
     axes.grid(visible=False, axis="y")
     if len(series) > 1:
@@ -110,49 +110,10 @@ def interval_points(
     return axes
 
 
-def _reach(points: Sequence[tuple[float, float, float]]) -> list[list[float]]:
+def reach(points: Sequence[tuple[float, float, float]]) -> list[list[float]]:
     """How far the intervals go below and above their values, in percent."""
     below = [max(0, 100 * value - 100 * low) for value, low, _ in points]
     return [below, [max(0, 100 * high - 100 * value) for value, _, high in points]]
-
-
-def accuracy_against_cost(
-    points: Sequence[tuple[str, str, float, tuple[float, float, float]]], *, title: str, x_label: str
-) -> Axes:
-    """Points with intervals over a logarithmic axis of cost, numbered, with the numbers' names beneath.
-
-    A point is (group, name, cost, (value, low, high)), the last three in [0, 1]; a group has one colour and marker.
-    """
-    groups = list(dict.fromkeys(group for group, *_ in points))
-    costs = [cost for _, _, cost, _ in points]
-    heights = _apart([(cost, 100 * value) for _, _, cost, (value, _, _) in points])
-    _, axes = new_figure(title, x_label, "problems solved, %", figsize=(7.0, 3.6 + 0.2 * -(-len(points) // 2)))
-    beside = {"xytext": (8, 0), "textcoords": "offset points", "fontsize": 9, "va": "center"}
-    for number, ((group, name, cost, point), height) in enumerate(zip(points, heights, strict=True), start=1):
-        place = groups.index(group) % len(COLOURS)
-        style = {"color": COLOURS[place], "fmt": "osD^vX"[place], "label": f"{number} {group} {name}"}
-        axes.errorbar(cost, 100 * point[0], yerr=_reach([point]), capsize=2, **style)
-        axes.annotate(str(number), (cost, height), color=COLOURS[place], **beside)
-    axes.set(xscale="log", ylim=(0, 100))
-    ticks = [5, 10, 20, 50, 100, 200, 500, 1000, 2000]
-    ticks = [tick for tick in ticks if min(costs) / 1.5 <= tick <= 1.5 * max(costs)]
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
-    axes.figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5)
-    return axes
-
-
-def _apart(places: Sequence[tuple[float, float]]) -> list[float]:
-    """Heights for the labels of points, so that those of points of similar cost do not cover one another."""
-    heights = [height for _, height in places]
-    order = sorted(range(len(places)), key=lambda i: places[i][1])
-    near = [(i, j) for i, j in combinations(order, 2) if 0.75 < places[i][0] / places[j][0] < 1 / 0.75]
-    for _ in range(200):  # neighbours push each other, until all have room below the top
-        for below, above in near:
-            push = max(0.0, 5 - heights[above] + heights[below]) / 2
-            heights[below], heights[above] = heights[below] - push, heights[above] + push
-        heights = [min(height, 97.0) for height in heights]
-    return heights
 
 
 def panels(count: int, columns: int = 2, height: float = 1.7) -> list[Axes]:

@@ -19,14 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--model", required=True, help="a model by name or path: tiny, qwen3-1.7b, smollm2-135m, ...")
     add("--seed", type=int, default=0, help="of the random draws (%(default)s)")
-    add("--chat", action="store_true", help="put the problem into the model's chat template")
     add("--batch-size", type=int, default=64, help="answers made at once (%(default)s)")
     return run(_ask, parser.parse_args(arguments))
 
 
 def _ask(options: argparse.Namespace) -> Tally:
     model, tokenizer = load_model(options.model)
-    own = {"name": options.model, "chat": options.chat, "batch_size": options.batch_size}
+    own = {"name": options.model, "batch_size": options.batch_size}
     return ask_model(model=model, tokenizer=tokenizer, **own, **common_arguments(options))
 
 

@@ -1,10 +1,12 @@
 """A model of ours as the teacher, its answers in a file. Used by ch08."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
-from shared.distillation.examples import chat_question, sft_prompt
+from shared.distillation.examples import sft_prompt
 from shared.generation.completions import generate
 from shared.generation.sampling import plain_seed
 from shared.model.fingerprint import fingerprint
@@ -24,7 +26,6 @@ def ask_model(
     *,
     name: str,
     prompt: str | Callable[[str], str] = "cot",
-    chat: bool = False,
     num_samples: int = 1,
     temperature: float = 0.7,
     top_p: float = 0.95,
@@ -43,7 +44,6 @@ def ask_model(
         path, keep_rejected: see `SamplesFile`.
         name: what stands in the rows' field `model`.
         prompt: a style of `render_prompt`, or a function from a problem's text to a prompt.
-        chat: put the question into the tokenizer's chat template even of a model that is no chat model.
         num_samples: answers a problem; raise it later to get more of them.
         batch_size: how many answers are made at once.
 
@@ -54,41 +54,26 @@ def ask_model(
     ensure_at_least_one(batch_size=batch_size)
     limits = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     sampling = limits | {"seed": plain_seed(seed)}
-
-    def render(problem: str) -> str:
-        if not chat:
-            return sft_prompt(problem, tokenizer, prompt)
-        return tokenizer.apply_chat_template([{"role": "user", "content": chat_question(problem, prompt)}])
-
-    settings = {"model": name, "weights": fingerprint(model), "chat": chat, "prompt": render("Compute 1+1.")}
+    render = partial(sft_prompt, tokenizer=tokenizer, prompt_style=prompt)
+    settings = {"model": name, "weights": fingerprint(model), "prompt": render("Compute 1+1.")}
     with SamplesFile(path, settings | sampling, problems, keep_rejected) as file:
         tally, jobs = file.tally(num_samples), file.jobs(num_samples)
         total = len(problems) * num_samples
         with progress_bar(total, unit="sample", shown=progress, done=total - len(jobs)) as bar:
-            for batch, samples in _batches(jobs, batch_size):
-                prompts = [render(problem["problem"]) for problem in batch]
-                drawn = {"num_samples": len(samples), "first_sample": samples[0], "batch_size": batch_size}
+            for batch in _batches(jobs, batch_size):
+                prompts = [render(problem["problem"]) for problem, _ in batch]
+                drawn = {"first_sample": batch[0][1], "batch_size": batch_size}
                 made = generate(model, tokenizer, prompts, **drawn, **sampling)
-                for problem, text, answers in zip(batch, prompts, made, strict=True):
-                    prompt_tokens = len(tokenizer.encode(text))
-                    for sample, each in zip(samples, answers if len(samples) > 1 else [answers], strict=True):
-                        reply = make_reply(each, prompt_tokens)
-                        tally.count(reply, file.add((problem, sample), reply))
-                bar.update(len(batch) * len(samples))
+                for job, text, each in zip(batch, prompts, made, strict=True):
+                    reply = make_reply(each, len(tokenizer.encode(text)))
+                    tally.count(reply, file.add(job, reply))
+                bar.update(len(batch))
                 bar.set_postfix(tally.short())
     return tally
 
 
-def _batches(jobs: list[Job], batch_size: int) -> Iterator[tuple[list[dict], range]]:
-    """Problems that lack the same samples, in batches: mostly all of them, and those share a prompt's prefill."""
-    lacking: dict[range, list[dict]] = {}
-    for _, of_problem in groupby(jobs, key=lambda job: job[0]["unique_id"]):
-        problems, samples = zip(*of_problem, strict=True)
-        whole = range(samples[0], samples[-1] + 1)
-        parts = [whole] if len(whole) == len(samples) else [range(sample, sample + 1) for sample in samples]
-        for part in parts:
-            lacking.setdefault(part, []).append(problems[0])
-    for samples, problems in lacking.items():
-        size = max(1, batch_size // len(samples))
-        for start in range(0, len(problems), size):
-            yield problems[start : start + size], samples
+def _batches(jobs: list[Job], size: int) -> Iterator[list[Job]]:
+    """Jobs with the same number of a sample, at most `size` at once."""
+    for _, same in groupby(sorted(jobs, key=itemgetter(1)), key=itemgetter(1)):
+        same = list(same)
+        yield from (same[start : start + size] for start in range(0, len(same), size))
