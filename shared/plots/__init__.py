@@ -1,7 +1,7 @@
 """The course's plots, in one style: legible in a 700-pixel column, safe for colour-blind readers."""
 
 from collections.abc import Sequence
-from itertools import combinations, cycle
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
