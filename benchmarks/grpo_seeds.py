@@ -13,7 +13,7 @@ from shared import EvalResult, evaluate, load_minimath, load_model, render_promp
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct
 
 CHAPTER = GRPOConfig(
-    steps=40, prompts_per_step=16, group_size=8, learning_rate=1e-4, max_new_tokens=160
+    steps=20, prompts_per_step=16, group_size=8, learning_rate=2e-4, max_new_tokens=160, micro_batch_tokens=1024
 )  # section 6.12
 
 
