@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from shared.generation.logprobs import continuation_logprobs
+from shared.generation.completions import Cached
 from shared.grader.grading import grade
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
@@ -126,15 +127,18 @@ def option_logprobs(
     pairs = [(prompt, option) for prompt, row in zip(prompts, options, strict=True) for option in row]
     if not all(prompt and option for prompt, option in pairs):
         raise ValueError("A prompt or an option is empty: give at least one token of text.")
-    starts = [tokenizer.encode(prompt) for prompt, _ in pairs]
-    ends = [tokenizer.encode(option, continues=True) for _, option in pairs]
-    by_length = sorted(range(len(pairs)), key=lambda i: len(starts[i]) + len(ends[i]))  # less padding
+    starts = [tuple(tokenizer.encode(prompt)) for prompt, _ in pairs]
+    ends = [tuple(tokenizer.encode(option, continues=True)) for _, option in pairs]
+    by_length = sorted(range(len(pairs)), key=lambda i: len(starts[i]))  # less padding
     scores: list[list[float]] = [[] for _ in pairs]
     for first in range(0, len(pairs), batch_size):
         batch = by_length[first : first + batch_size]
-        made = continuation_logprobs(model, [starts[i] for i in batch], [ends[i] for i in batch])
-        for i, values in zip(batch, made, strict=True):
-            scores[i] = values
+        state = Cached(model, [starts[i] for i in batch], tokenizer.pad_id)  # a prompt is read once for its options
+        ids = pad_sequence([torch.tensor(ends[i]) for i in batch], batch_first=True).to(model.device)
+        hidden = torch.cat((state.hidden[:, None], model.hidden_states(ids, state.cache)[:, :-1]), dim=1)
+        logprobs = model.head(hidden).float().log_softmax(dim=-1).gather(-1, ids[..., None])[..., 0]
+        for i, values in zip(batch, logprobs.tolist(), strict=True):
+            scores[i] = values[: len(ends[i])]
     rows = iter(scores)
     return [[next(rows) for _ in row] for row in options]
 
