@@ -225,7 +225,8 @@ def generate(
     prompt without tokens or one that fills the context, and for settings out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    ensure_at_least_one(num_samples=num_samples, batch_size=batch_size)
+    if min(max_new_tokens, num_samples, batch_size) < 1:
+        ensure_at_least_one(max_new_tokens=max_new_tokens, num_samples=num_samples, batch_size=batch_size)
     texts = [prompts] if isinstance(prompts, str) else prompts
     samples = range(first_sample, first_sample + num_samples)
     rows = make_rows(model, tokenizer, texts, samples, max_new_tokens, sampling, seed, stop)
@@ -255,7 +256,6 @@ def make_rows(
     stop: str | Sequence[str] | None,
 ) -> list[Row]:
     """The rows of every prompt, one a sample; a prompt that comes again goes on with the next samples."""
-    ensure_at_least_one(max_new_tokens=max_new_tokens)
     if stop == "" or not all(isinstance(text, str) and text for text in stop or ()):
         raise ValueError(f"stop is {stop!r}: give a text that is not empty, or a list of such texts.")
     tokenizer.warn_if_plain(texts)
@@ -312,7 +312,6 @@ def _require_room(prompt: tuple[int, ...], model: CausalLM) -> None:
     context = model.config.context_length
     if not prompt:
         raise ValueError("The prompt is empty: give at least one token of text to go on from.")
-    if len(prompt) >= context:
-        found = f"The prompt has {len(prompt)} tokens and leaves no room in the context of {context}"
-        raise ValueError(f"{found}: shorten it.")
+    if (size := len(prompt)) >= context:
+        raise ValueError(f"The prompt has {size} tokens and leaves no room in the context of {context}: shorten it.")
     ensure_known(torch.tensor(prompt), model, "prompt")

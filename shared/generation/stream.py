@@ -9,6 +9,7 @@ from shared.generation.completions import Row, decode_batch, make_rows, next_tok
 from shared.generation.sampling import Sampling
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
+from shared.support.values import ensure_at_least_one
 
 INCOMPLETE = "\ufffd"  # the sign for a character whose last bytes are not there yet
 
@@ -33,6 +34,7 @@ def stream(
     and what may be the beginning of a stop text is held back until that is known.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p)
+    ensure_at_least_one(max_new_tokens=max_new_tokens)
     [row] = make_rows(model, tokenizer, [prompt], range(1), max_new_tokens, sampling, seed, stop)
     return pieces(model, tokenizer, row, sampling, use_cache)
 

@@ -66,6 +66,7 @@ class Tokenizer:
         self._special = {token.content: i for i, token in added if token.special or token.content in THINK_TAGS}
         sample = backend.encode("a")
         self._start = sample.ids[: [*sample.special_tokens_mask, 0].index(0)]  # what comes before the text itself
+        self.is_chat = self._ends_turns()
 
     @classmethod
     def from_file(cls, path: str | Path, **options) -> "Tokenizer":
@@ -111,11 +112,9 @@ class Tokenizer:
         """
         if not isinstance(text, str):
             raise ValueError(f"{repr(text)[:60]} is no text: give a prompt, such as render_prompt(problem['problem']).")
-        backend = self._continuing if continues else self.backend
-        ids = backend.encode(text, add_special_tokens=False).ids
-        if continues or not add_special_tokens or (ids and ids[0] in self._hidden):
-            return ids
-        return self._start + ids
+        ids = (self._continuing if continues else self.backend).encode(text, add_special_tokens=False).ids
+        bare = continues or not add_special_tokens or (ids and ids[0] in self._hidden)
+        return ids if bare else self._start + ids
 
     @cached_property
     def _continuing(self) -> tokenizers.Tokenizer:
@@ -158,8 +157,7 @@ class Tokenizer:
         except (TemplateError, TypeError, KeyError) as error:
             raise ValueError(f"The chat template cannot show these messages ({error}): check each one.") from error
 
-    @cached_property
-    def is_chat(self) -> bool:
+    def _ends_turns(self) -> bool:
         """Whether a turn of the chat format ends with the token that ends a text."""
         if self.chat_template is None:
             return False
