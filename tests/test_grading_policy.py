@@ -224,7 +224,7 @@ def test_numbers_are_graded_by_their_value(text, gold):
     assert grade(f"{text}+1", gold) is False
 
 
-@pytest.mark.parametrize("gold", REFUSED, ids=repr)
+@pytest.mark.parametrize("gold", REFUSED, ids=lambda gold: type(gold).__name__)
 def test_what_is_no_answer_is_refused_in_words(gold):
     """`grade` is total and says False; a run that learns from such problems does not begin."""
     assert grade("5", gold) is False
