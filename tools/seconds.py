@@ -83,8 +83,10 @@ class Recorder:
         if report.when == "call" and report.duration > SLOW and file.endswith(".py"):
             self.slow[report.nodeid] = report.duration
 
-    def pytest_sessionfinish(self) -> None:
-        """Write both lists, the longest first."""
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Write both lists, the longest first; a run that failed or was stopped leaves what was recorded before."""
+        if exitstatus:
+            return
         lists = {"files": self.files, "slow": self.slow}
         longest = {name: sorted(each.items(), key=lambda pair: (-pair[1], pair[0])) for name, each in lists.items()}
         rounded = {name: {key: round(value, 1) for key, value in pairs} for name, pairs in longest.items()}
