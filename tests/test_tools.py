@@ -535,7 +535,9 @@ def test_seconds_are_added_up_by_file_and_slow_tests_are_listed(tmp_path):
         ("c.ipynb::Cell 1", "call", 9.0),
     ]:
         recorder.pytest_runtest_logreport(SimpleNamespace(nodeid=nodeid, when=when, duration=duration))
-    recorder.pytest_sessionfinish()
+    recorder.pytest_sessionfinish(exitstatus=1)
+    assert not path.exists(), "a run that failed is no record"
+    recorder.pytest_sessionfinish(exitstatus=0)
     assert list(seconds.recorded("files", path).items()) == [("c.ipynb", 9.0), ("a.py", 5.3), ("b.py", 2.5)]
     assert seconds.recorded("slow", path) == {"b.py::one": 2.5}
 
