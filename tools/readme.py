@@ -29,6 +29,7 @@ APPENDICES = {
     "F": "F_evaluation.ipynb",
     "G": "G_chat.ipynb",
     "H": "H_scaling_out.ipynb",
+    "I": "I_book_sections.md",
     "J": "J_traps.md",
 }
 TO_COME = "to come"
