@@ -75,6 +75,7 @@ class _Handler(StubHandler):
             fault = server.faults.popleft() if server.faults else None
             server.under_way += 1
             server.most_at_once = max(server.most_at_once, server.under_way)
+            self.counted = True
             held = fault is None and server.answers_left == 0
             server.answers_left -= fault is None and not held
         try:
@@ -86,8 +87,13 @@ class _Handler(StubHandler):
             else:
                 self.answer(body, question)
         finally:
-            with server.lock:
-                server.under_way -= 1
+            self.leave()
+
+    def leave(self) -> None:
+        """No longer under way, before the client can know of it and send the next request."""
+        with self.server.lock:
+            self.server.under_way -= self.counted
+            self.counted = False
 
     def answer(self, body: dict, question: str, whole: bool = True, lost_end: bool = False) -> None:
         problem = question.splitlines()[0]
@@ -95,6 +101,7 @@ class _Handler(StubHandler):
         message = self.server.reply(problem, first + second + (problem in self.server.wrong))
         with self.server.lock:
             self.server.served[problem] += whole
+        self.leave()
         if body.get("stream"):
             self.send_stream(message, whole, lost_end)
         else:

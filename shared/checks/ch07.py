@@ -99,14 +99,12 @@ def _forbids_less_than(text: str) -> float:
 
 def _needs_no_closing_tag(text: str) -> float:
     _, opened, *_ = _parts(text)
-    return float(bool(opened) and extract_answer(text) is not None)
+    return float(bool(opened) and "\\boxed{" in text)
 
 
 def _takes_the_box_from_the_thinking(text: str) -> float:
     before, opened, thinking, closed, _ = _parts(text)
-    return float(
-        bool(opened and closed and thinking.strip() and not before.strip()) and extract_answer(text) is not None
-    )
+    return float(bool(opened and closed and thinking.strip() and not before.strip()) and "\\boxed{" in text)
 
 
 def _allows_empty_thinking(text: str) -> float:
@@ -164,7 +162,8 @@ CONDITIONAL = [
     ("<think>\n12+5=17\n17*7=119\n</think>\n\\boxed{119}", 1.0),
     ("<think>\n12+5=17\n17*7=119\n</think>\n\\boxed{119.0}", 1.0),
     ("\n12+5=17\n17*7=119\nThe answer is \\boxed{119}.", 0.8),
-    ("<think>\n17*7=119\n\\boxed{119}</think>", 0.8),
+    ("17*7=119\n</think>\n\\boxed{119}", 0.8),
+    ("<think>\n17*7=119\n\\boxed{119}</think>", 0.0),
     ("<think>\n12+5=17\n17*7=109\n</think>\n\\boxed{109}", 0.0),
     (" \\boxed{109}", 0.0),
     ("<think>119</think> The answer is 119.", 0.0),

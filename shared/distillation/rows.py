@@ -48,7 +48,8 @@ def read_solution(row: dict, number: int, needs_answer: bool) -> Solution:
             raise ValueError(f"Row {number} has no text in the field {names}: add it.")
     if not found["problem"].strip() or (needs_answer and not found["answer"].strip()):
         raise ValueError(f"Row {number} has an empty problem or answer: fill it in, or delete the row.")
-    ensure_answer(found["answer"], f"Row {number}")
+    if needs_answer:
+        ensure_answer(found["answer"], f"Row {number}")
     more, content, _ = split_thinking(found["content"])
     thinking = "\n\n".join(filter(None, ((found["thinking"] or "").strip(), more)))
     correct = row.get("correct") if isinstance(row.get("correct"), bool) else None
