@@ -95,4 +95,6 @@ def _is_fraction(node: sympy.Expr, numbers: Evaluator) -> bool:
         return False
     if isinstance(value, Fraction):
         return max(value.numerator.bit_length(), value.denominator.bit_length()) <= 64
-    return is_real(value) and numbers.close(Fraction(str(value.real)).limit_denominator(1000), value.real)
+    if not is_real(value) or abs(value.real) > 10**20:  # with too few digits left behind the point to tell
+        return False
+    return numbers.close(Fraction(str(value.real)).limit_denominator(1000), value.real)
