@@ -170,7 +170,7 @@ class Tokenizer:
 
     def warn_if_plain(self, prompts: Iterable[str]) -> None:
         """Say once that a chat model is being asked without its chat format, in which there is a special token."""
-        if self.is_chat and not all(any(token in prompt for token in self.special_tokens) for prompt in prompts):
+        if self.is_chat and not all(any(token in prompt for token in self._special) for prompt in prompts):
             warnings.warn(PLAIN, stacklevel=4)
 
     def _named_tokens(self) -> dict[str, str]:
