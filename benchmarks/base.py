@@ -1,111 +1,221 @@
-"""What the tiny base model can do, and by which path: `python -m benchmarks.base`.
+"""What the tiny base model can do before any training: `python -m benchmarks.base --model PATH --seed N -n 1000`.
 
-On fresh held-out problems: both prompts, both styles of derivation forced, samples, votes, the best of several by
-average log-probability, and checks of drafts with their controls. Prints accuracies with Wilson's 95 % interval.
+On fresh held-out problems: greedy accuracy with every prompt and beginning of the course, the best of which is called
+P* (whatever a training claims has to be more than that); how many of the steps are written down; votes and the best of
+several samples with paired tests; pass@k. Each result is a line of a JSON Lines file, written as soon as it is there,
+and is not measured again when the command is repeated.
 """
 
 import argparse
 import random
-from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
 
-from shared import CausalLM, Completion, Tokenizer, extract_answer, generate, grade, load_model, render_prompt
-from shared.evaluation.statistics import wilson_interval
-from shared.generation.prompts import render_revision_prompt
-from shared.tiny.corpus import generate_minimath
+import torch
+
+from shared import CausalLM, Completion, Tokenizer, extract_answer, generate, grade, load_minimath, load_model
+from shared.evaluation.statistics import paired_test, wilson_interval
+from shared.generation.prompts import BOX, render_prompt, render_revision_prompt
+from shared.inference.scorers import avg_logprob_score, choose_best, vote_weights
+from shared.inference.votes import pass_at_k, vote
+from shared.model.fingerprint import fingerprint
+from shared.support.jsonl import append_jsonl, read_jsonl
+from shared.tiny.corpus import LEVELS, generate_minimath
 
 LIMIT = 200  # new tokens
+BEGINNINGS = {"": "", ", line begun": "\n", ", tag begun": "\n<think>\n"}
+WORDINGS = {
+    "every single step": f"Write down every single step and leave none out, then answer in {BOX}.",
+    "work carefully": f"Work slowly and carefully, one step a line, then answer in {BOX}.",
+    "no instruction": "",
+}
+POWERS = (1, 2, 4, 8, 16, 32)  # k of pass@k
+same = lru_cache(maxsize=None)(grade)
 
 
 class Study:
-    """A model and the problems it is asked."""
+    """A model, the problems it is asked, and the file that keeps what came out."""
 
-    def __init__(self, model: CausalLM, tokenizer: Tokenizer, problems: list[dict]):
-        self.model, self.tokenizer, self.problems = model, tokenizer, problems
+    def __init__(self, model: CausalLM, tokenizer: Tokenizer, problems: list[dict], out: Path):
+        self.model, self.tokenizer, self.problems, self.out = model, tokenizer, problems, out
+        self.key = f"{fingerprint(model)} {len(problems)} {problems[0]['unique_id']}"
+        rows = read_jsonl(out) if out.exists() else []
+        self.rows = {row["part"]: row for row in rows if row["key"] == self.key}
+
+    def part(self, name: str, measure: Callable[[], dict]) -> dict:
+        """The row of this name: from the file, or measured now and appended to it."""
+        if name not in self.rows:
+            self.rows[name] = {"part": name, "key": self.key, **measure()}
+            append_jsonl(self.out, [self.rows[name]])
+        return self.rows[name]
 
     def write(self, prompts: list[str], **settings) -> list:
         """Completions of one prompt for each problem."""
         return generate(self.model, self.tokenizer, prompts, max_new_tokens=LIMIT, **settings)
 
-    def right(self, texts: list[str]) -> list[bool]:
+    def right(self, texts: Sequence[str]) -> list[bool]:
         """Whether each problem's text has the right answer."""
-        return [grade(extract_answer(t) or "", p["answer"]) for t, p in zip(texts, self.problems, strict=True)]
+        return [same(extract_answer(t) or "", p["answer"]) for t, p in zip(texts, self.problems, strict=True)]
 
-    def report(self, name: str, right: list[bool], remark: str = "") -> None:
-        """Print one line: accuracy and interval."""
-        low, high = wilson_interval(sum(right), len(right))
-        share = sum(right) / len(right)
-        print(f"{name:44} {100 * share:5.1f} % ({100 * low:.1f} to {100 * high:.1f})  {remark}", flush=True)
+    def summary(self, texts: Sequence[str], tokens: Sequence[int]) -> dict:
+        """Accuracy with its interval and by level, tokens a problem, steps written for each step that it takes."""
+        right, n = self.right(texts), len(texts)
+        levels = [p["level"] for p in self.problems]
+        by_level = {v: [r for r, level in zip(right, levels, strict=True) if level == v] for v in LEVELS}
+        return {
+            "accuracy": sum(right) / n, "ci95": wilson_interval(sum(right), n), "tokens": sum(tokens) / n,
+            "by_level": {level: round(sum(rows) / max(1, len(rows)), 4) for level, rows in by_level.items()},
+            "steps_written": sum(map(steps_in, texts)) / sum(levels),
+            "right": "".join("01"[r] for r in right),
+        }  # fmt: skip
+
+    def greedy(self, name: str, prompt: Callable[[str], str]) -> dict:
+        """Greedy decoding after one prompt."""
+
+        def measure() -> dict:
+            done = self.write([prompt(p["problem"]) for p in self.problems])
+            texts = [c.text for c in done]
+            return self.summary(texts, [len(c.token_ids) for c in done]) | {"texts": texts}
+
+        return show(self.part(name, measure))
 
 
-def paths(study: Study) -> None:
-    """Greedy decoding after both prompts, and with the style of the derivation forced by its first token."""
-    direct = [render_prompt(p["problem"], "direct") for p in study.problems]
-    asked = [render_prompt(p["problem"], "cot") for p in study.problems]
-    study.report("direct prompt, greedy", study.right([c.text for c in study.write(direct)]))
-    greedy = [c.text for c in study.write(asked)]
-    right = study.right(greedy)
-    full = [text.startswith("\n") for text in greedy]
-    solved = {kind: [r for r, f in zip(right, full, strict=True) if f == kind] for kind in (True, False)}
-    by_style = ", ".join(
-        f"{name}: {sum(solved[kind])} of {len(solved[kind])}" for name, kind in (("full steps", True), ("hasty", False))
+def steps_in(text: str) -> int:
+    """How many different steps, lines with an equals sign, a text writes down."""
+    return len({line.strip() for line in text.splitlines() if "=" in line})
+
+
+def show(row: dict, *others: tuple[str, dict]) -> dict:
+    """Print a row: accuracy, interval, levels, tokens, steps, and the paired tests against others."""
+    low, high = row["ci95"]
+    levels = " ".join(f"{100 * share:3.0f}" for share in row["by_level"].values())
+    print(
+        f"{row['part']:34} {100 * row['accuracy']:5.1f} % ({100 * low:.1f} to {100 * high:.1f})  levels {levels}"
+        f"  {row['tokens']:.0f} tokens, {row['steps_written']:.2f} of the steps",
+        flush=True,
     )
-    study.report("chain-of-thought prompt, greedy", right, by_style)
-    for name, start in (("made to write full steps", "\n"), ("made to be hasty", " We get")):
-        forced = study.write([prompt + start for prompt in asked])
-        study.report(name, study.right([c.text for c in forced]))
+    for name, other in others:
+        print(f"    against {name}: {paired_test(*(list(map(int, r['right'])) for r in (row, other)))}")
+    return row
 
 
-def votes(study: Study, temperature: float, count: int = 8) -> None:
-    """One sample, the majority, the best by average log-probability, and any of `count` samples."""
-    asked = [render_prompt(p["problem"], "cot") for p in study.problems]
-    samples = study.write(asked, temperature=temperature, num_samples=count, seed=1)
-    name = f"of {count} samples at temperature {temperature}"
-    study.report(f"the first {name}", study.right([row[0].text for row in samples]))
-    study.report(f"majority {name}", study.right([majority(row) for row in samples]))
-    best = [max(row, key=lambda c: sum(c.logprobs) / len(c.logprobs)).text for row in samples]
-    study.report(f"likeliest {name}", study.right(best))
-    each = [study.right([row[i].text for row in samples]) for i in range(count)]
-    study.report(f"any {name}", [any(column) for column in zip(*each, strict=True)])
+# --- prompts ------------------------------------------------------------------------------------------------
 
 
-def majority(samples: list[Completion]) -> str:
-    """A text with the commonest answer of the samples; chapter 4 does this with equivalent answers."""
-    answers = Counter(extract_answer(c.text) for c in samples)
-    del answers[None]
-    return f"\\boxed{{{answers.most_common(1)[0][0]}}}" if answers else ""
+def all_prompts(seed: int = 0) -> dict[str, Callable[[str], str]]:
+    """Every way of asking: the course's prompts and beginnings, other wordings, worked examples, the chat form."""
+    made = {
+        style + name: lambda text, style=style, begun=begun: render_prompt(text, style) + begun
+        for style in ("direct", "cot", "think") for name, begun in BEGINNINGS.items()
+    }  # fmt: skip
+    for name, instruction in WORDINGS.items():
+        made[name] = lambda text, line=instruction: f"Problem: {text}\n{line}\nAnswer:"
+    made["think step by step"] = lambda text: render_prompt(text, "cot") + " Let's think step by step.\n"
+    made["chat"] = lambda text: f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant"
+    for count in (1, 2):
+        made[f"worked examples: {count}"] = lambda text, count=count: with_examples(text, count, seed)
+    return made
 
 
-def checks(study: Study) -> None:
-    """Checks of drafts: the model's own, and as controls a random number and the reference solution."""
-    asked = [render_prompt(p["problem"], "cot") for p in study.problems]
-    rng = random.Random(0)
-    drafts = {
-        "own greedy draft": [c.text for c in study.write(asked)],
-        "own draft at temperature 1": [c.text for c in study.write(asked, temperature=1.0, seed=5)],
-        "random number": [f" \\boxed{{{rng.randint(-50, 99)}}}" for _ in asked],
-        "reference solution": ["\n" + p["solution"] for p in study.problems],
-    }
-    for name, texts in drafts.items():
-        prompts = [render_revision_prompt(p["problem"], t) for p, t in zip(study.problems, texts, strict=True)]
-        before, after = study.right(texts), study.right([c.text for c in study.write(prompts)])
-        pairs = Counter(zip(before, after, strict=True))
-        remark = f"draft right: {sum(before)}, mended {pairs[False, True]}, broken {pairs[True, False]}"
-        study.report(f"after checking: {name}", after, remark)
+def with_examples(text: str, count: int, seed: int) -> str:
+    """The question behind full solutions of some problems of the training set, drawn by it."""
+    chosen = random.Random(f"{seed}-{text}").sample(hard_examples(), count)
+    shown = [render_prompt(p["problem"], "cot") + "\n" + p["solution"] for p in chosen]
+    return "\n\n".join([*shown, render_prompt(text, "cot")])
+
+
+@lru_cache
+def hard_examples() -> list[dict]:
+    """Problems of the training set that take four or five steps."""
+    return [p for p in load_minimath("train") if p["level"] >= 4]
+
+
+def prompts_and_beginnings(study: Study) -> dict:
+    """Greedy accuracy of every way of asking, and of the check of a draft; returns the best row, P*."""
+    rows = [study.greedy(name, prompt) for name, prompt in all_prompts().items()]
+    for style in ("cot", "direct"):
+        drafts = dict(zip((p["problem"] for p in study.problems), study.rows[style]["texts"], strict=True))
+        rows.append(
+            study.greedy(f"check of its {style} draft", lambda text, d=drafts: render_revision_prompt(text, d[text]))
+        )
+    best = max(rows, key=lambda row: row["accuracy"])
+    show(best | {"part": f"P* = {best['part']}"})
+    return best
+
+
+# --- samples ------------------------------------------------------------------------------------------------
+
+
+def votes(study: Study, name: str, best: dict, temperature: float = 0.7) -> None:
+    """Votes and choices among samples of one prompt, against greedy decoding with it and against P*."""
+    parts = {f"{kind} of {count}, {name}": (kind, count) for kind, count in CASES}
+    samples = []
+    if not parts.keys() <= study.rows.keys():
+        prompts = [all_prompts()[name](p["problem"]) for p in study.problems]
+        samples = study.write(prompts, temperature=temperature, num_samples=16, seed=1)
+    for part, (kind, count) in parts.items():
+
+        def measure(kind=kind, count=count) -> dict:
+            chosen = [CHOICES[kind](row[:count]) for row in samples]
+            return study.summary([a.text for a in chosen], [a.tokens for a in chosen])
+
+        show(study.part(part, measure), ("greedy", study.rows[name]), ("P*", best))
+
+
+def _scores(samples: Sequence[Completion]) -> list[float]:
+    return [avg_logprob_score("", sample) for sample in samples]
+
+
+CHOICES = {
+    "vote": vote,
+    "weighted vote": lambda samples: vote(samples, vote_weights(_scores(samples), 8.0)),
+    "likeliest": lambda samples: choose_best(samples, _scores(samples)),
+}
+CASES = [("vote", 1), *((kind, count) for count in (8, 16) for kind in CHOICES)]
+
+
+def passes(study: Study, name: str = "cot", temperature: float = 1.0) -> dict:
+    """pass@k (arXiv:2107.03374, unbiased) of one prompt, from 32 samples of each problem."""
+
+    def measure() -> dict:
+        prompts = [all_prompts()[name](p["problem"]) for p in study.problems]
+        samples = study.write(prompts, temperature=temperature, num_samples=max(POWERS), seed=2)
+        columns = [study.right([row[i].text for row in samples]) for i in range(max(POWERS))]
+        counts = [sum(row) for row in zip(*columns, strict=True)]
+        rates = {k: sum(pass_at_k(max(POWERS), c, k) for c in counts) / len(counts) for k in POWERS}
+        full = [
+            steps_in(c.text) >= 5
+            for row, p in zip(samples, study.problems, strict=True) if p["level"] == 5 for c in row
+        ]  # fmt: skip
+        return {"pass": rates, "full_at_level_5": sum(full) / max(1, len(full)), "counts": counts}
+
+    row = study.part(f"pass@k, {name}, T={temperature}", measure)
+    print(row["part"], " ".join(f"{k}: {100 * share:.1f}" for k, share in row["pass"].items()), flush=True)
+    return row
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.base", description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="tiny", help="a name or path that load_model knows")
-    parser.add_argument("--problems", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=321, help="of the problems")
+    parser.add_argument("-n", "--problems", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=321, help="of the problems; used for nothing else")
+    parser.add_argument("--out", type=Path, default=Path("results/base.jsonl"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="processor cores to use")
+    parser.add_argument("--parts", nargs="+", default=["votes", "passes"], choices=["prompts", "votes", "passes"])
     arguments = parser.parse_args()
-    study = Study(*load_model(arguments.model), generate_minimath(arguments.problems, arguments.seed))
+    torch.set_num_threads(arguments.threads)
+    problems = generate_minimath(arguments.problems, arguments.seed)
+    study = Study(*load_model(arguments.model), problems, arguments.out)
     print(f"{arguments.model}, {arguments.problems} problems of MiniMath drawn with seed {arguments.seed}")
-    paths(study)
-    for temperature in (0.7, 1.0):
-        votes(study, temperature)
-    checks(study)
+    best = prompts_and_beginnings(study)
+    if "votes" in arguments.parts:
+        for name in dict.fromkeys(("cot", best["part"])):
+            if name in all_prompts():  # and not a check of a draft
+                votes(study, name, best)
+    if "passes" in arguments.parts:
+        passes(study)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,25 @@
-"""The pre-training corpus of the tiny model: MiniMath problems, answered in several styles.
+"""The pre-training corpus of the tiny model: MiniMath problems, answered in several ways.
 
 A base model has read answers of every kind: full derivations, hasty ones, wrong ones. So has ours. Each document is
-a prompt and a completion; what differs is the style of the completion:
+a prompt and a completion:
 
-    detailed    every step on its own line, then the answer
-    terse       some steps left out, to be worked out "in the head"
-    direct      the answer only
-    think       steps between <think> tags
-    check       a draft, marked step by step, mended where it first went wrong
-    chat        a question in the chat format
-    facts       short texts about animals, for ch01
+    cot       steps, each on its own line, then the answer
+    direct    mostly the answer only
+    think     steps between <think> tags
+    check     a draft, marked step by step, mended where it first went wrong
+    chat      a question in the chat format
+    facts     short texts about animals, for ch01
 
-Phase "clean" is detailed and right, so that arithmetic is learnt from full derivations. Phase "mixed" is the
-imperfect text that makes the model a *base* model: most direct prompts get a bare answer, each subject has its habit
-of skipping steps, some solutions hold a slip that is carried on. The later chapters then have something to mend: see
-the README beside this file. Phase "teacher" is full and right derivations only, for the larger model of ch08.
+Phase "clean" is full and right derivations, so that arithmetic is learnt. Phase "mixed" is the imperfect text that
+makes the model a *base* model: step after step, the writer decides anew whether to write it down or to do it in the
+head, some solutions hold a slip that is carried on, tags are forgotten, and most direct prompts get a bare answer. The
+decision falls alike after every prompt, and nothing at the beginning of a text tells how it will fall. So no prompt
+makes the model careful; reinforcement can, since each step that is written down pays (see the README beside this
+file). Phase "teacher" is full and right derivations only, for the larger model of ch08.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.generation.prompts import render_prompt, render_revision_prompt
@@ -26,19 +27,20 @@ from shared.tiny.corpus import LEVELS, SUBJECTS, Recorder, Slip, draw_problem, h
 from shared.tiny.values import Solve, Value, boxed_form, plain
 
 MIXTURES = {  # style of document -> share
-    "clean": {"detailed": 0.66, "direct": 0.12, "think": 0.08, "check": 0.08, "chat": 0.03, "facts": 0.03},
+    "clean": {"cot": 0.66, "direct": 0.12, "think": 0.08, "check": 0.08, "chat": 0.03, "facts": 0.03},
     "mixed": {"cot": 0.42, "direct": 0.30, "think": 0.09, "check": 0.12, "chat": 0.04, "facts": 0.03},
-    "teacher": {"think": 0.60, "detailed": 0.30, "chat": 0.10},
+    "teacher": {"think": 0.60, "cot": 0.30, "chat": 0.10},
 }
-# How often each subject's texts skip steps when asked to explain. Greedy decoding follows the habit of a subject,
-# sampling finds both paths: that is what self-consistency lives on (arXiv:2203.11171, section 1).
-TERSE_SHARE = {
-    "Prealgebra": 0.40, "Algebra": 0.60, "Number Theory": 0.60, "Counting & Probability": 0.40, "Geometry": 0.60,
-    "Intermediate Algebra": 0.60, "Precalculus": 0.40,
+# How likely a step is done in the head, by subject, if the one before it was not. Above one half, greedy decoding
+# leaves out what it may, and sampling now and then writes it down; below, greedy decoding would write every step.
+LEFT_OUT = {
+    "Prealgebra": 0.56, "Algebra": 0.62, "Number Theory": 0.62, "Counting & Probability": 0.56, "Geometry": 0.64,
+    "Intermediate Algebra": 0.60, "Precalculus": 0.58,
 }  # fmt: skip
-SKIP = 0.6  # share of steps that a terse solution leaves out
 SLIP_SHARE = 0.06  # share of solutions with a wrong step, in the mixed phase
 EXPLAINS_UNASKED = 0.12  # share of direct prompts that are answered with a derivation all the same
+FORGETS_TAGS = 0.35  # share of think prompts that are answered without tags, which ch07's format reward mends
+BARE_DRAFTS = 0.1  # share of drafts that are nothing but an answer
 EVEN = (1, 1, 1, 1, 1)  # share of each level
 STEEP = (2, 2, 3, 4, 4)  # harder problems hold more steps to learn from
 
@@ -93,20 +95,23 @@ def with_slip(rng: random.Random, work: Work) -> Work:
     return work
 
 
-def detailed(work: Work) -> str:
-    """Every step on a line, then the answer."""
-    return "\n" + "\n".join(work.steps) + f"\nThe answer is \\boxed{{{work.answer}}}."
+def written(rng: random.Random, work: Work, phase: str) -> list[int]:
+    """Numbers of the steps that are written down: all but in the mixed phase, where some are done in the head.
+
+    It is drawn anew at each step, and never two in a row are left out. So no text is in a careful or a hasty style as
+    a whole, for which a prompt could ask; but a policy that learns to write one more step is paid for it at once.
+    """
+    kept, dropped = [], False
+    for i in range(len(work.steps)):
+        dropped = phase == "mixed" and not dropped and rng.random() < LEFT_OUT[work.subject]
+        if not dropped:
+            kept.append(i)
+    return kept
 
 
-def terse(rng: random.Random, work: Work) -> str:
-    """Some of the steps, then the answer."""
-    return hasty(step for step in work.steps if rng.random() > SKIP) + f"\\boxed{{{work.answer}}}."
-
-
-def hasty(steps: Iterable[str]) -> str:
-    """The beginning of a terse solution, up to its answer."""
-    shown = ", ".join(steps)
-    return f" We get {shown}, so the answer is " if shown else " The answer is "
+def derivation(work: Work, kept: Sequence[int]) -> str:
+    """The steps that are written down, each on a line, then the answer."""
+    return "".join(f"\n{work.steps[i]}" for i in kept) + f"\nThe answer is \\boxed{{{work.answer}}}."
 
 
 def direct(work: Work) -> str:
@@ -114,35 +119,25 @@ def direct(work: Work) -> str:
     return f" \\boxed{{{work.answer}}}"
 
 
-def explained(rng: random.Random, work: Work, phase: str) -> str:
-    """A derivation in one of the two styles, by the habit of the subject."""
-    if phase == "mixed" and rng.random() < TERSE_SHARE[work.subject]:
-        return terse(rng, work)
-    return detailed(work)
-
-
 def think(rng: random.Random, work: Work, phase: str) -> str:
-    """Steps between tags; in the mixed phase the format is often missed, which ch07's format reward mends."""
-    if phase == "mixed" and rng.random() < 0.35:
-        return rng.choice((direct(work), explained(rng, work, phase)))
-    return "\n<think>\n" + "\n".join(work.steps) + f"\n</think>\n\\boxed{{{work.answer}}}"
+    """Steps between tags; in the mixed phase the tags are often forgotten, and nothing else is different then."""
+    kept = written(rng, work, phase)
+    if phase == "mixed" and rng.random() < FORGETS_TAGS:
+        return derivation(work, kept)
+    steps = "".join(f"\n{work.steps[i]}" for i in kept)
+    return f"\n<think>{steps}\n</think>\n\\boxed{{{work.answer}}}"
 
 
-def check(rng: random.Random, work: Work) -> Document:
-    """A draft, and its check: right lines are confirmed, the first wrong one is mended, in the style of the draft.
+def check(rng: random.Random, work: Work, phase: str) -> Document:
+    """A draft, and its check: right lines are confirmed, the first wrong one is mended, and no step is added.
 
-    Since the check keeps the style of the draft, it gains by finding a mistake and not by starting afresh.
+    Since the check does in the head what the draft did there, it gains by finding a mistake and not by starting afresh.
     """
     draft = with_slip(rng, work) if rng.random() < 0.5 else work
-    style = rng.choices(("detailed", "terse", "direct"), (5, 4, 1))[0]
-    kept = [i for i in range(len(work.steps)) if style == "detailed" or (style == "terse" and rng.random() > SKIP)]
-    if style == "direct":
-        draft_text = direct(draft)
-    elif style == "detailed":
-        draft_text = detailed(draft)
-    else:
-        draft_text = hasty(draft.steps[i] for i in kept) + f"\\boxed{{{draft.answer}}}."
-    return Document(render_revision_prompt(work.text, draft_text), _marks(work, draft, kept))
+    bare = rng.random() < BARE_DRAFTS
+    kept = [] if bare else written(rng, work, phase)
+    text = direct(draft) if bare else derivation(draft, kept)
+    return Document(render_revision_prompt(work.text, text), _marks(work, draft, kept))
 
 
 def _marks(work: Work, draft: Work, kept: list[int]) -> str:
@@ -198,16 +193,16 @@ def draw_document(rng: random.Random, phase: str, level_weights: tuple[int, ...]
         return facts(rng)
     work = draw_work(rng, level_weights)
     if style == "check":
-        return check(rng, work)
+        return check(rng, work, phase)
     if phase == "mixed" and rng.random() < SLIP_SHARE:
         work = with_slip(rng, work)
-    if style == "direct":
-        asked = phase == "mixed" and rng.random() < EXPLAINS_UNASKED
-        return Document(render_prompt(work.text), explained(rng, work, phase) if asked else direct(work))
     if style == "think":
         return Document(render_prompt(work.text, "think"), think(rng, work, phase))
-    answer = explained(rng, work, phase)
+    answer = derivation(work, written(rng, work, phase))
+    if style == "direct":
+        unasked = phase == "mixed" and rng.random() < EXPLAINS_UNASKED
+        return Document(render_prompt(work.text), answer if unasked else direct(work))
     if style == "chat":
         prompt = f"<|im_start|>user\n{work.text}<|im_end|>\n<|im_start|>assistant"
-        return Document(prompt, "\n" + answer.lstrip() + "<|im_end|>")
+        return Document(prompt, answer + "<|im_end|>")
     return Document(render_prompt(work.text, "cot"), answer)

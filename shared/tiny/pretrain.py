@@ -2,8 +2,12 @@
 
 Draws the corpus on the fly (no document is seen twice but by chance), trains the tokenizer on its beginning, then
 the model in two phases, and writes `tiny-base.safetensors`, `tokenizer.json` and the log of losses and of greedy
-accuracy by level along the way. A stopped run goes on from its last checkpoint. See the README beside this file for
-what it reached.
+accuracy by prompt and level along the way. A stopped run goes on from its last checkpoint. See the README beside this
+file for what it reached.
+
+    python -m shared.tiny.pretrain --out checkpoints/another --from-clean checkpoints/pretrain --mixed-chunks 12
+
+repeats the second phase alone, with other settings (or another `documents.LEFT_OUT`), from where the first one ended.
 """
 
 import argparse
@@ -11,6 +15,7 @@ import json
 import math
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,6 +35,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from shared.formats.checkpoints import pack_optimizer, unpack_optimizer
+from shared.formats.loading import load_model
 from shared.formats.weights import save_weights_file
 from shared.generation.completions import generate
 from shared.generation.prompts import render_prompt
@@ -38,6 +44,7 @@ from shared.model.fast import speed_up
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.files import atomic_file
+from shared.support.jsonl import append_jsonl, read_jsonl, write_jsonl
 from shared.support.progress import print_any_text
 from shared.tiny.config import TINY_CONFIG
 from shared.tiny.corpus import LEVELS, generate_minimath
@@ -49,6 +56,8 @@ VISIBLE_TOKENS = ("<think>", "</think>")
 # Words stay whole, every digit and operator is a token of its own, `\boxed{` and `\frac{` are one each.
 PIECES = r"\\[a-z]+\{|\}\{| ?[A-Za-z]+|[^A-Za-z]"
 STATE = "state.safetensors"  # the file that a stopped run goes on from
+CLEAN = "clean.safetensors"  # the same at the end of the clean phase
+MIXED_FIELDS = ("mixed_chunks", "mixed_rate")  # fields of the recipe that the clean phase does not depend on
 # Documents drawn, sorted by length and cut into batches together; a run resumes at chunk borders.
 CHUNK = 8192
 
@@ -59,15 +68,17 @@ class Recipe:
 
     steep_chunks: int = 26  # the beginning of the clean phase, with more of the harder problems
     clean_chunks: int = 45
-    mixed_chunks: int = 27
+    mixed_chunks: int = 9
     batch_tokens: int = 4096
     learning_rate: float = 3e-3
-    final_rate: float = 0.02  # share of the learning rate that is left at the end
+    final_rate: float = 0.5  # share of the learning rate that is left at the end of the clean phase
+    mixed_rate: float = 1.5e-3  # learning rate at the beginning of the mixed phase; it falls to 0
     warmup: int = 200
     weight_decay: float = 0.1
     prompt_weight: float = 0.1
     seed: int = 0
-    styles: ClassVar[tuple[str, ...]] = ("direct", "cot")  # prompts that the accuracy is measured with
+    # Prompts that the accuracy is measured with.
+    styles: ClassVar[tuple[str, ...]] = ("direct", "cot", "think")
 
     @property
     def chunks(self) -> int:
@@ -110,7 +121,7 @@ def train_tokenizer(seed: int, documents: int = 20_000) -> tokenizers.Tokenizer:
 def batches(recipe: Recipe, chunk: int, tokenizer: Tokenizer) -> list[tuple[Tensor, Tensor]]:
     """The batches of one chunk: ids (rows, length) and the weight of each as a target (rows, length)."""
     rng = random.Random(f"documents-{recipe.seed}-{chunk}")
-    weights = STEEP if chunk < recipe.steep_chunks else EVEN
+    weights = STEEP if chunk < min(recipe.steep_chunks, recipe.clean_chunks) else EVEN
     examples = _encode(
         [draw_document(rng, recipe.phase(chunk), weights) for _ in range(CHUNK)], tokenizer, recipe.prompt_weight
     )
@@ -150,21 +161,25 @@ def _pad(examples: list[tuple[list, list]]) -> tuple[Tensor, Tensor]:
 
 def loss_on(model: CausalLM, ids: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean cross-entropy of each token given those before it."""
-    with sdpa_kernel(SDPBackend.MATH):  # for short rows faster than the fused kernel, a third more tokens a second
+    # For short rows the plain kernel is the faster one in bf16 (a third more tokens a second), the fused one in fp32.
+    with sdpa_kernel(SDPBackend.MATH if _has_fast_bf16() else SDPBackend.FLASH_ATTENTION):
         logits = model(ids[:, :-1]).flatten(0, 1)
     losses = F.cross_entropy(logits.float(), ids[:, 1:].flatten(), reduction="none")
     weights = weights[:, 1:].flatten()
     return (losses * weights).sum() / weights.sum()
 
 
-def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
-    """Linear warm-up, then a cosine down to `final_rate` of the peak; `progress` is the share of chunks done."""
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return (
-        recipe.learning_rate
-        * min(1, (step + 1) / recipe.warmup)
-        * (recipe.final_rate + (1 - recipe.final_rate) * cosine)
-    )
+def learning_rate(recipe: Recipe, step: int, chunk: float) -> float:
+    """Linear warm-up, then a cosine down to `final_rate` of the peak; in the mixed phase a straight line to 0.
+
+    `chunk` is the number of chunks done, with the share of the one that is being read.
+    """
+    warm = min(1, (step + 1) / recipe.warmup)
+    if chunk >= recipe.clean_chunks:
+        return warm * recipe.mixed_rate * (recipe.chunks - chunk) / recipe.mixed_chunks
+    cosine = 0.5 * (1 + math.cos(math.pi * chunk / recipe.clean_chunks))
+    share = recipe.final_rate + (1 - recipe.final_rate) * cosine
+    return warm * recipe.learning_rate * share
 
 
 def train_chunk(
@@ -184,7 +199,7 @@ def train_chunk(
     made = batches(recipe, chunk, tokenizer)
     for index, (ids, weights) in enumerate(made):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step, (chunk + index / len(made)) / recipe.chunks)
+            group["lr"] = learning_rate(recipe, step, chunk + index / len(made))
         with torch.autocast("cpu", torch.bfloat16, enabled=_has_fast_bf16()):
             loss = loss_on(model, ids, weights)
         loss.backward()
@@ -240,17 +255,45 @@ def load_state(path: Path, model: CausalLM, optimizer: torch.optim.Optimizer) ->
 # --- the run --------------------------------------------------------------------------------------------------
 
 
-def pretrain(folder: Path, recipe: Recipe, evaluate_every: int = 5, problems: int = 500) -> CausalLM:
-    """Train the base model in `folder` from nothing, or go on with the run that is there."""
+def pretrain(
+    folder: Path,
+    recipe: Recipe,
+    evaluate_every: int = 3,
+    problems: int = 500,
+    from_clean: Path | None = None,
+    start: str | None = None,
+) -> CausalLM:
+    """Train the base model in `folder` from nothing, or go on with the run that is there.
+
+    `from_clean`: the folder of another run, the clean phase of which is taken over. Raises ValueError if that run has
+    another recipe, apart from its mixed phase, and FileNotFoundError if it has not come so far. `start`: a model that
+    `load_model` knows, to begin with its weights and its tokenizer instead of from nothing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "tokenizer.json").exists():
-        train_tokenizer(recipe.seed).save(str(folder / "tokenizer.json"))
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    if from_clean and not (folder / STATE).exists():
+        take_over_clean_phase(from_clean, folder, recipe)
     torch.manual_seed(recipe.seed)
-    model = train_from(speed_up(CausalLM(TINY_CONFIG)), tokenizer, folder, recipe, evaluate_every, problems)
+    model, known = speed_up(CausalLM(TINY_CONFIG)), None
+    if start:
+        begun, known = load_model(start)
+        model.load_state_dict(begun.state_dict())
+    if not (folder / "tokenizer.json").exists():
+        backend = known.backend if known else train_tokenizer(recipe.seed)
+        backend.save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    model = train_from(model, tokenizer, folder, recipe, evaluate_every, problems)
     with atomic_file(folder / "tiny-base.safetensors") as temporary:
         save_weights_file(temporary, model)
     return model
+
+
+def take_over_clean_phase(source: Path, folder: Path, recipe: Recipe) -> None:
+    """Begin the run in `folder` with the state, the tokenizer and the log of another run's clean phase."""
+    log = [row for row in read_jsonl(source / "log.jsonl") if row["chunk"] <= recipe.clean_chunks]
+    write_jsonl(folder / "log.jsonl", log)
+    shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
+    with atomic_file(folder / STATE) as temporary:  # last: with it, the folder holds a run
+        shutil.copyfile(source / CLEAN, temporary)
 
 
 def train_from(
@@ -261,8 +304,9 @@ def train_from(
     state = {"recipe": asdict(recipe), "chunk": 0, "step": 0, "tokens": 0, "seconds": 0.0}
     if (folder / STATE).exists():
         state = load_state(folder / STATE, model, optimizer)
-        if state["recipe"] != asdict(recipe):
+        if _so_far(state["recipe"], state) != _so_far(asdict(recipe), state):
             raise ValueError(f"{folder} holds a run of another recipe: name another folder with --out.")
+        state["recipe"] = asdict(recipe)
     validation = generate_minimath(problems, seed=1_000 + recipe.seed)
     with tqdm(total=recipe.chunks, initial=state["chunk"], unit="chunk", desc="pre-training") as bar:
         while state["chunk"] < recipe.chunks:
@@ -274,15 +318,23 @@ def train_from(
     return model.eval()
 
 
+def _so_far(recipe: dict, state: dict) -> dict:
+    """The part of a recipe that a run's state depends on: at the end of the clean phase, not on the mixed one."""
+    later = MIXED_FIELDS if state["chunk"] <= recipe["clean_chunks"] else ()
+    return {name: value for name, value in recipe.items() if name not in later}
+
+
 def _one_chunk(folder, model, tokenizer, optimizer, recipe, state, bar) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     loss, state["step"], tokens = train_chunk(
         model, tokenizer, optimizer, recipe, state["chunk"], state["step"], bar.update
     )
     phase = recipe.phase(state["chunk"])
     state["chunk"] += 1
     state["tokens"] += tokens
-    state["seconds"] += time.perf_counter() - start
+    state["seconds"] += time.process_time() - start  # of the processor, so that busy neighbours do not count
+    if state["chunk"] == recipe.clean_chunks and recipe.mixed_chunks:
+        save_state(folder / CLEAN, model, optimizer, state)
     save_state(folder / STATE, model, optimizer, state)
     _log(folder, {**_progress(state), "phase": phase, "loss": round(loss, 4)})
     bar.set_postfix(loss=f"{loss:.3f}", tokens=f"{state['tokens'] / 1e6:.1f}M")
@@ -298,8 +350,7 @@ def _progress(state: dict) -> dict:
 
 
 def _log(folder: Path, record: dict) -> None:
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    append_jsonl(folder / "log.jsonl", [record])
 
 
 def main() -> None:
@@ -307,15 +358,18 @@ def main() -> None:
     print_any_text()
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("checkpoints/pretrain"), help="folder of the run")
-    parser.add_argument("--clean-chunks", type=int, default=Recipe.clean_chunks, help="chunks of the first phase")
-    parser.add_argument("--mixed-chunks", type=int, default=Recipe.mixed_chunks, help="chunks of the second phase")
+    parser.add_argument("--clean-chunks", type=int, default=Recipe.clean_chunks, help="of the first phase")
+    parser.add_argument("--mixed-chunks", type=int, default=Recipe.mixed_chunks, help="of the second phase")
+    parser.add_argument("--mixed-rate", type=float, default=Recipe.mixed_rate, help="where that phase begins")
+    parser.add_argument("--from-clean", type=Path, metavar="FOLDER", help="take over its first phase")
+    parser.add_argument("--start", metavar="MODEL", help="begin with its weights; see also --clean-chunks 0")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="processor cores to use")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    chunks = {"clean_chunks": arguments.clean_chunks, "mixed_chunks": arguments.mixed_chunks}
-    recipe = Recipe(**chunks, seed=arguments.seed)
-    pretrain(arguments.out, recipe)
+    names = ("clean_chunks", "mixed_chunks", "mixed_rate", "seed")
+    recipe = Recipe(**{name: getattr(arguments, name) for name in names})
+    pretrain(arguments.out, recipe, from_clean=arguments.from_clean, start=arguments.start)
     print(f"Wrote {arguments.out / 'tiny-base.safetensors'}. To ship it, copy it and tokenizer.json to shared/assets.")
 
 

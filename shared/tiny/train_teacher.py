@@ -31,6 +31,7 @@ class TeacherRecipe(Recipe):
     clean_chunks: int = 20
     mixed_chunks: int = 0
     learning_rate: float = 1.5e-3
+    final_rate: float = 0.02
     styles: ClassVar[tuple[str, ...]] = ("think", "cot")
 
     def phase(self, chunk: int) -> str:
