@@ -17,7 +17,7 @@ import torch
 from shared import CausalLM, Completion, Tokenizer, extract_answer, generate, grade, load_minimath, load_model
 from shared.evaluation.statistics import paired_test, wilson_interval
 from shared.generation.prompts import BOX, render_prompt, render_revision_prompt
-from shared.inference.scorers import avg_logprob_score, choose_best, vote_weights
+from shared.inference.scorers import avg_logprob_score, choose_best, vote_weights, written_steps
 from shared.inference.votes import pass_at_k, vote
 from shared.model.fingerprint import fingerprint
 from shared.support.jsonl import append_jsonl, read_jsonl
@@ -59,40 +59,56 @@ class Study:
         return [same(extract_answer(t) or "", p["answer"]) for t, p in zip(texts, self.problems, strict=True)]
 
     def summary(self, texts: Sequence[str], tokens: Sequence[int]) -> dict:
-        """Accuracy with its interval and by level, tokens a problem, steps written for each step that it takes."""
-        right, n = self.right(texts), len(texts)
-        levels = [p["level"] for p in self.problems]
-        by_level = {v: [r for r, level in zip(right, levels, strict=True) if level == v] for v in LEVELS}
+        """Tokens a problem, and of each problem its level, whether it was solved, and how many steps were written."""
         return {
-            "accuracy": sum(right) / n, "ci95": wilson_interval(sum(right), n), "tokens": sum(tokens) / n,
-            "by_level": {level: round(sum(rows) / max(1, len(rows)), 4) for level, rows in by_level.items()},
-            "steps_written": sum(map(steps_in, texts)) / sum(levels),
-            "right": "".join("01"[r] for r in right),
-        }  # fmt: skip
+            "tokens": round(sum(tokens) / len(texts), 2),
+            "levels": "".join(str(p["level"]) for p in self.problems),
+            "right": "".join("01"[r] for r in self.right(texts)),
+            "steps": "".join(str(min(9, len(written_steps(text)))) for text in texts),
+        }
 
     def greedy(self, name: str, prompt: Callable[[str], str]) -> dict:
         """Greedy decoding after one prompt."""
 
         def measure() -> dict:
             done = self.write([prompt(p["problem"]) for p in self.problems])
-            texts = [c.text for c in done]
-            return self.summary(texts, [len(c.token_ids) for c in done]) | {"texts": texts}
+            return self.summary([c.text for c in done], [len(c.token_ids) for c in done])
 
         return show(self.part(name, measure))
 
+    def check(self, style: str) -> dict:
+        """Greedy decoding after the prompt that asks to check the greedy draft of a style."""
+        name, drafts = f"check of its {style} draft", {}
+        if name not in self.rows:
+            texts = (c.text for c in self.write([render_prompt(p["problem"], style) for p in self.problems]))
+            drafts = dict(zip((p["problem"] for p in self.problems), texts, strict=True))
+        return self.greedy(name, lambda text: render_revision_prompt(text, drafts[text]))
 
-def steps_in(text: str) -> int:
-    """How many different steps, lines with an equals sign, a text writes down."""
-    return len({line.strip() for line in text.splitlines() if "=" in line})
+
+def accuracy(row: dict) -> float:
+    """Share of the problems that a row solves."""
+    return row["right"].count("1") / len(row["right"])
+
+
+def by_level(row: dict) -> dict[int, float]:
+    """The same for each level."""
+    pairs = list(zip(map(int, row["levels"]), row["right"], strict=True))
+    found = {level: [r == "1" for v, r in pairs if v == level] for level in LEVELS}
+    return {level: sum(rows) / len(rows) for level, rows in found.items() if rows}
+
+
+def share_written(row: dict) -> float:
+    """Steps that were written down for each step that the problems take."""
+    return sum(map(int, row["steps"])) / sum(map(int, row["levels"]))
 
 
 def show(row: dict, *others: tuple[str, dict]) -> dict:
     """Print a row: accuracy, interval, levels, tokens, steps, and the paired tests against others."""
-    low, high = row["ci95"]
-    levels = " ".join(f"{100 * share:3.0f}" for share in row["by_level"].values())
+    low, high = wilson_interval(row["right"].count("1"), len(row["right"]))
+    levels = " ".join(f"{100 * share:3.0f}" for share in by_level(row).values())
     print(
-        f"{row['part']:34} {100 * row['accuracy']:5.1f} % ({100 * low:.1f} to {100 * high:.1f})  levels {levels}"
-        f"  {row['tokens']:.0f} tokens, {row['steps_written']:.2f} of the steps",
+        f"{row['part']:34} {100 * accuracy(row):5.1f} % ({100 * low:.1f} to {100 * high:.1f})  levels {levels}"
+        f"  {row['tokens']:.0f} tokens, {share_written(row):.2f} of the steps",
         flush=True,
     )
     for name, other in others:
@@ -134,12 +150,8 @@ def hard_examples() -> list[dict]:
 def prompts_and_beginnings(study: Study) -> dict:
     """Greedy accuracy of every way of asking, and of the check of a draft; returns the best row, P*."""
     rows = [study.greedy(name, prompt) for name, prompt in all_prompts().items()]
-    for style in ("cot", "direct"):
-        drafts = dict(zip((p["problem"] for p in study.problems), study.rows[style]["texts"], strict=True))
-        rows.append(
-            study.greedy(f"check of its {style} draft", lambda text, d=drafts: render_revision_prompt(text, d[text]))
-        )
-    best = max(rows, key=lambda row: row["accuracy"])
+    rows += [study.check(style) for style in ("cot", "direct")]
+    best = max(rows, key=accuracy)
     show(best | {"part": f"P* = {best['part']}"})
     return best
 
@@ -175,23 +187,21 @@ CHOICES = {
 CASES = [("vote", 1), *((kind, count) for count in (8, 16) for kind in CHOICES)]
 
 
-def passes(study: Study, name: str = "cot", temperature: float = 1.0) -> dict:
-    """pass@k (arXiv:2107.03374, unbiased) of one prompt, from 32 samples of each problem."""
+def passes(study: Study, name: str = "untrained") -> dict:
+    """How many of 32 samples of the chain-of-thought prompt solve each problem, and how many write all its steps."""
 
     def measure() -> dict:
-        prompts = [all_prompts()[name](p["problem"]) for p in study.problems]
-        samples = study.write(prompts, temperature=temperature, num_samples=max(POWERS), seed=2)
+        prompts = [all_prompts()["cot"](p["problem"]) for p in study.problems]
+        samples = study.write(prompts, temperature=1.0, num_samples=max(POWERS), seed=2)
         columns = [study.right([row[i].text for row in samples]) for i in range(max(POWERS))]
-        counts = [sum(row) for row in zip(*columns, strict=True)]
-        rates = {k: sum(pass_at_k(max(POWERS), c, k) for c in counts) / len(counts) for k in POWERS}
-        full = [
-            steps_in(c.text) >= 5
-            for row, p in zip(samples, study.problems, strict=True) if p["level"] == 5 for c in row
-        ]  # fmt: skip
-        return {"pass": rates, "full_at_level_5": sum(full) / max(1, len(full)), "counts": counts}
+        full = [sum(len(written_steps(c.text)) >= p["level"] for c in row)
+                for row, p in zip(samples, study.problems, strict=True)]  # fmt: skip
+        right = [sum(row) for row in zip(*columns, strict=True)]
+        return {"samples": max(POWERS), "right": right, "full": full, "levels": [p["level"] for p in study.problems]}
 
-    row = study.part(f"pass@k, {name}, T={temperature}", measure)
-    print(row["part"], " ".join(f"{k}: {100 * share:.1f}" for k, share in row["pass"].items()), flush=True)
+    row = study.part(f"pass@k, {name}", measure)
+    rates = {k: sum(pass_at_k(row["samples"], c, k) for c in row["right"]) / len(row["right"]) for k in POWERS}
+    print(row["part"], " ".join(f"{k}: {100 * share:.1f}" for k, share in rates.items()), flush=True)
     return row
 
 

@@ -1,29 +1,48 @@
-"""What GRPO finds that no prompt brings about: `python -m benchmarks.grpo_base --model PATH --seed N -n 1000`.
+"""Chapter 6's training, gone on with for 500 steps, and its controls: `python -m benchmarks.grpo_base`.
 
-Trains with chapter 6's settings and measures, after some numbers of steps of the same run, greedy accuracy with every
-prompt style on the problems of `benchmarks.base`, paired with P*, the best that the untrained model does with any
-prompt; then pass@k. `--reward steps` is the control for style: it pays for written steps, right or wrong. A run that
-is stopped goes on from its last checkpoint, and what was measured is not measured again.
+The run begins as the chapter's own does: same settings, same seed. Along the way the policy answers problems that are
+used for nothing else; beside it stand the untrained model with every prompt of `benchmarks.base`, the best of which is
+P*, and the control for style, a run that is paid for the number of steps it writes, right or wrong. pass@k tells what
+32 samples hold before and after. Everything goes into `ch06/long_run.jsonl`, one measurement a line, which the chapter
+shows; what is there already is not measured again, and a run that is stopped goes on from its last checkpoint.
+
+    python -m benchmarks.grpo_base --ship      also writes the last policy to shared/assets
 """
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.base import Study, passes, prompts_and_beginnings, show, steps_in
+from benchmarks.base import Study, all_prompts, passes, prompts_and_beginnings, show
 from shared import load_minimath, load_model
-from shared.generation.prompts import INSTRUCTIONS, render_prompt
+from shared.assets import ASSETS
+from shared.formats.weights import save_weights_file
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct
+from shared.inference.scorers import written_steps
+from shared.support.files import atomic_file
 from shared.tiny.corpus import generate_minimath
 
-CONFIG = GRPOConfig(prompts_per_step=16, group_size=8, save_every=25)
+RESULTS = Path(__file__).resolve().parents[1] / "ch06" / "long_run.jsonl"
+SEED = 20_711  # of the problems to measure with
+CONFIG = GRPOConfig(
+    steps=500,
+    prompts_per_step=16,
+    group_size=8,
+    learning_rate=2e-4,
+    max_new_tokens=160,
+    micro_batch_tokens=1024,
+    save_every=10,
+)  # section 6.12
+MEASURED = (10, 25, 50, 75, 100, 125, 150, 200, 250, 300, 350, 400, 450, 500)  # steps after which the policy is asked
+CONTROL = 150  # steps of the control
+CURVES = ("reward_mean", "length_mean", "no_signal", "entropy", "grad_norm", "seconds")
 
 
 def reward_steps(text: str, problem: dict) -> float:
     """The share of a problem's steps that a text writes down, right or wrong, with an answer or without."""
-    return min(1.0, steps_in(text) / problem["level"])
+    return min(1.0, len(written_steps(text)) / problem["level"])
 
 
 REWARDS = {"correct": reward_correct, "steps": reward_steps}
@@ -36,16 +55,25 @@ def trained(model: str, reward: str, config: GRPOConfig) -> GRPOTrainer:
     return trainer
 
 
-def measure(trainer: GRPOTrainer, problems: list[dict], out: Path, name: str, best: dict) -> None:
-    """Greedy accuracy of the policy with each prompt style, against P*, and pass@k."""
-    seconds = sum(row["seconds"] for row in trainer.history)
-    last = [row["reward_mean"] for row in trainer.history[-10:]]
-    print(f"\n{name}: {seconds:.0f} s, reward {sum(last) / len(last):.3f} at the end", flush=True)
-    study = Study(trainer.model, trainer.tokenizer, problems, out)
-    study.part("run", lambda: {"name": name, "seconds": seconds, "reward": sum(last) / len(last)})
-    for style in INSTRUCTIONS:
-        show(study.greedy(style, lambda text, s=style: render_prompt(text, s)), ("P*", best))
-    passes(study)
+def history(trainer: GRPOTrainer) -> dict:
+    """Settings and curves of a run."""
+    settings = asdict(trainer.config) | {"out": None}
+    return {"settings": settings, "weights": trainer.start, "curves": {
+        key: [float(f"{row[key]:.4g}") if key in row else None for row in trainer.history] for key in CURVES
+    }}  # fmt: skip
+
+
+def measured_run(study: Study, model: str, reward: str, config: GRPOConfig, best: dict) -> GRPOTrainer:
+    """Train, and ask the policy after each of the numbers of steps in `MEASURED`."""
+    for steps in (s for s in MEASURED if s <= config.steps):
+        name = f"{reward}, {steps} steps, cot"
+        if name not in study.rows or steps == config.steps:
+            trainer = trained(model, reward, replace(config, steps=steps))
+            study.model = trainer.model
+            study.greedy(name, all_prompts()["cot"])
+        show(study.rows[name], ("P*", best))
+    study.part(f"{reward}, history", lambda: history(trainer))
+    return trainer
 
 
 def main() -> None:
@@ -53,27 +81,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.grpo_base", description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="tiny", help="a name or path that load_model knows")
     parser.add_argument("-n", "--problems", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=321, help="of the problems")
-    parser.add_argument("--out", type=Path, default=Path("results/base.jsonl"), help="as of benchmarks.base")
-    parser.add_argument("--run", type=Path, default=Path("runs/grpo_base"), help="folder of the checkpoints")
-    parser.add_argument("--reward", choices=REWARDS, default="correct")
-    parser.add_argument("--prompt", choices=INSTRUCTIONS, default="cot", help="prompt to train with")
-    parser.add_argument("--steps", type=int, nargs="+", default=[150], help="when to measure, in rising order")
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--run-seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="processor cores to use")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    problems = generate_minimath(arguments.problems, arguments.seed)
-    best = prompts_and_beginnings(Study(*load_model(arguments.model), problems, arguments.out))
-    config = replace(
-        CONFIG, learning_rate=arguments.learning_rate, prompt_style=arguments.prompt, seed=arguments.run_seed,
-        out=str(arguments.run / arguments.reward),
-    )  # fmt: skip
-    for steps in arguments.steps:
-        trainer = trained(arguments.model, arguments.reward, replace(config, steps=steps))
-        name = f"rewarded for {arguments.reward}, {arguments.prompt}, {config.learning_rate}, {steps} steps"
-        measure(trainer, problems, arguments.out, name, best)
+    parser.add_argument("--steps", type=int, default=CONFIG.steps)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of the measurements")
+    parser.add_argument("--runs", type=Path, default=Path("runs/grpo_base"), help="folder of the checkpoints")
+    parser.add_argument("--only", nargs="+", choices=["prompts", *REWARDS, "passes"], default=None, help="some parts")
+    parser.add_argument(
+        "--ship", action="store_true", help="write the last policy to shared/assets/tiny-grpo.safetensors"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="processor cores to use")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    wanted = options.only or ["prompts", *REWARDS, "passes"]
+    study = Study(*load_model(options.model), generate_minimath(options.problems, SEED), options.out)
+    untrained = study.model
+    best = prompts_and_beginnings(study)
+    config = replace(CONFIG, steps=options.steps, out=str(options.runs / "correct"))
+    if "correct" in wanted or "passes" in wanted:
+        policy = measured_run(study, options.model, "correct", config, best)
+        for style in ("direct", "think"):
+            show(study.greedy(f"correct, {config.steps} steps, {style}", all_prompts()[style]), ("P*", best))
+        if options.ship:
+            with atomic_file(ASSETS / "tiny-grpo.safetensors") as temporary:
+                save_weights_file(temporary, policy.model.to(torch.bfloat16))
+    if "passes" in wanted:
+        passes(study, name=f"correct, {config.steps} steps")
+        study.model = untrained
+        passes(study, name="untrained")
+    if "steps" in wanted:
+        control = replace(config, steps=min(CONTROL, options.steps), out=str(options.runs / "steps"))
+        measured_run(study, options.model, "steps", control, best)
 
 
 if __name__ == "__main__":

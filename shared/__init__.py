@@ -1,7 +1,7 @@
 """The code that the chapters build: `from shared import load_model, generate, grade`."""
 
 from shared.distillation import DistillConfig, build_sft_examples, train_distillation
-from shared.evaluation.data import load_gsm8k, load_math500, load_math_train, load_minimath
+from shared.evaluation.data import load_data, load_gsm8k, load_math500, load_math_train, load_minimath
 from shared.evaluation.evaluator import Answer, EvalResult, evaluate
 from shared.evaluation.ledger import append_result, ledger_table, plot_ledger
 from shared.formats.checkpoints import export_hf, save_checkpoint

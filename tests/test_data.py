@@ -10,11 +10,20 @@ import pytest
 
 from shared.distillation import build_sft_examples, load_rows
 from shared.evaluation import data
-from shared.evaluation.data import FIELDS, load_gsm8k, load_math500, load_math_train, load_minimath, load_problems
+from shared.evaluation.data import (
+    FIELDS,
+    SETS,
+    load_data,
+    load_gsm8k,
+    load_math500,
+    load_math_train,
+    load_minimath,
+    load_problems,
+)
 from shared.grader import extract_answer, grade
 from shared.grpo import GRPOConfig, reward_correct
 from shared.grpo.problems import split_problems
-from shared.support.jsonl import append_jsonl, read_jsonl
+from shared.support.jsonl import append_jsonl, read_jsonl, write_jsonl
 from shared.tiny.build_data import ASSETS, SPLITS, build_minimath
 from shared.tiny.corpus import generate_minimath
 from tests.small_models import small_tokenizer
@@ -288,6 +297,21 @@ def test_a_half_converted_row_is_an_error_and_no_reward_of_zero(tmp_path):
     ):
         with pytest.raises(ValueError, match=r"(Problem|Row) 1.* has GSM8K's steps in its answer: .*load_gsm8k"):
             use()
+
+
+def test_a_set_by_name_or_else_a_file(tmp_path, train_set, test_set, monkeypatch):
+    assert (load_data("minimath", "train"), load_data("minimath")) == (train_set, test_set)
+    asked = []
+    monkeypatch.setattr(data, "_from_hub", lambda dataset, name, call: asked.append(name) or tmp_path / "set.jsonl")
+    rows = [{"problem": "Compute 1+1.", "answer": "2", "question": "1+1?"}]
+    write_jsonl(tmp_path / "set.jsonl", rows)
+    for split in ("train", "test"):
+        assert load_data("math", split)[0]["answer"] == "2"
+        with pytest.raises(ValueError, match="not GSM8K's own"):
+            load_data("gsm8k", split)
+    assert asked == ["train.jsonl", "train.jsonl", "test.jsonl", "test.jsonl"]
+    assert load_data(tmp_path / "set.jsonl")[0]["problem"] == "Compute 1+1."
+    assert set(SETS) == {"minimath", "math", "gsm8k"}
 
 
 def test_an_unknown_split_of_gsm8k():

@@ -10,7 +10,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 
 from shared.assets import ASSETS, SPLITS
@@ -88,10 +87,17 @@ def _from_hub(dataset: str, filename: str, call: str) -> str:
         ) from error
 
 
-# What the command lines call the sets to train on.
-TRAIN_SETS = {
-    "minimath": partial(load_minimath, "train"), "math": load_math_train, "gsm8k": partial(load_gsm8k, "train")
-}  # fmt: skip
+# What `load_data` and the command lines call the sets: how each is loaded by its split.
+SETS = {
+    "minimath": load_minimath,
+    "math": lambda split: load_math_train() if split == "train" else load_math500(),
+    "gsm8k": load_gsm8k,
+}
+
+
+def load_data(name: str | Path, split: str = "test") -> list[dict]:
+    """A set by name, "minimath", "math" (train: MATH, test: MATH-500) or "gsm8k", or else the problems of a file."""
+    return SETS[name](split) if name in SETS else load_problems(name)
 
 
 def load_problems(path: Path | str) -> list[dict]:

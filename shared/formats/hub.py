@@ -17,7 +17,7 @@ HUB_MODELS = {
     "smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "smollm2-360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
 }
-LOCAL_MODELS = ("tiny", "tiny-random", "tiny-teacher")
+LOCAL_MODELS = ("tiny", "tiny-random", "tiny-grpo", "tiny-teacher")
 WANTED = {"allow_patterns": ["*.safetensors", "*.json", "*.txt", "*.jinja"], "ignore_patterns": ["*/*"]}
 
 

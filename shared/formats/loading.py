@@ -14,7 +14,7 @@ from shared.model.transformer import CausalLM
 from shared.support.files import read_json
 from shared.tiny.config import TINY_CONFIG
 
-TINY_FILES = {"tiny": "tiny-base.safetensors", "tiny-teacher": "tiny-teacher.safetensors"}
+TINY_FILES = {name: f"{name}.safetensors" for name in ("tiny-grpo", "tiny-teacher")} | {"tiny": "tiny-base.safetensors"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -24,9 +24,9 @@ def load_model(
     """Load a language model and its tokenizer, ready to generate (the model is in evaluation mode).
 
     Args:
-        name: "tiny", which is part of the course; "tiny-random", the same untrained; "tiny-teacher", the larger one of
-            ch08; a hub model such as "qwen3-0.6b-base" (`shared.formats.hub.known_models()` lists them); or the path of
-            a Hugging Face folder, of a checkpoint folder of ours, or of a .gguf file.
+        name: "tiny", which is part of the course, as are "tiny-random", untrained, "tiny-grpo", trained as in ch06, and
+            "tiny-teacher", the larger one of ch08; a hub model such as "qwen3-0.6b-base" (all:
+            `shared.formats.hub.known_models()`); or a Hugging Face folder, a checkpoint folder of ours, a .gguf file.
         device: "auto" takes a GPU if there is one ("cuda", else "mps"), else "cpu"; the tiny models stay on the CPU.
         dtype: "auto" is bfloat16 on "cuda" from compute capability 8.0 on, unless a folder's weights are float32, as
             those of a trained model; float32 elsewhere. Or "float32", "bfloat16", "float16".

@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from shared.evaluation.data import TRAIN_SETS, load_problems
+from shared.evaluation.data import load_data
 from shared.formats.loading import load_model
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct, reward_evaluated, reward_format
 from shared.grpo.config import SWITCHES
@@ -47,7 +47,7 @@ def reward_functions(names: str) -> list[Reward]:
 def make_trainer(options: argparse.Namespace, kind: type[GRPOTrainer] = GRPOTrainer) -> GRPOTrainer:
     """A trainer of this kind, as the options say."""
     model, tokenizer = load_model(options.model, device=options.device)
-    problems = TRAIN_SETS[options.data]() if options.data in TRAIN_SETS else load_problems(options.data)
+    problems = load_data(options.data, "train")
     return kind(model, tokenizer, problems, options.rewards, make_config(GRPOConfig, options))
 
 

@@ -52,27 +52,16 @@ PRESETS: dict[str, dict] = {
     # lower bound (1 here) and does not publish the upper one; a weight of at most 5 is from ScaleRL, arXiv:2510.13786.
     "cispo": {"objective": "cispo", "clip_low": 1.0, "clip_high": 4.0, "aggregation": "token"},
     # Olmo 3, arXiv:2512.13961: Dr. GRPO's advantage with DAPO's loss and sampling, and truncated importance sampling.
-    "olmo3": {
-        "advantage": "dr_grpo",
-        "aggregation": "token",
-        "clip_high": 0.272,
-        "tis_cap": 2.0,
-        "filter_zero_signal": True,
-        "dynamic_sampling": True,
-    },
+    "olmo3": {"advantage": "dr_grpo", "aggregation": "token", "clip_high": 0.272, "tis_cap": 2.0,
+              "filter_zero_signal": True, "dynamic_sampling": True},
     # DeepSeek-V3.2, arXiv:2512.02556: no division by the standard deviation; the KL term has an unbiased gradient;
     # wrong rollouts that the policy has moved away from are masked; top-p's choice is kept when training. The paper
     # gives neither the KL coefficient (0.001 is DeepSeek-R1's) nor the mask's threshold (0.5 is from TRL's manual).
-    "deepseek_v32": {
-        "advantage": "dr_grpo",
-        "kl_coef": 0.001,
-        "kl_reweighted": True,
-        "off_policy_mask": 0.5,
-        "keep_sampling_mask": True,
-    },
+    "deepseek_v32": {"advantage": "dr_grpo", "kl_coef": 0.001, "kl_reweighted": True, "off_policy_mask": 0.5,
+                     "keep_sampling_mask": True},
     # GDPO, arXiv:2601.05242: with several rewards, each is normalised on its own before they are added.
     "gdpo": {"advantage": "gdpo"},
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

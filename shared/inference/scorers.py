@@ -23,6 +23,11 @@ Scorer = Callable[[str, Completion], float]
 ENOUGH_STEPS = 4
 
 
+def written_steps(text: str) -> list[str]:
+    """The steps that a text writes down: its lines with an equals sign, each once. Taught in ch04, section 4.3."""
+    return list(dict.fromkeys(line.strip() for line in text.splitlines() if "=" in line))
+
+
 def heuristic_score(prompt: str, completion: Completion) -> float:
     """What an answer should look like: 1 for a box, 1 for an end, up to 1 for lines with a step. In [0, 3].
 
@@ -32,8 +37,7 @@ def heuristic_score(prompt: str, completion: Completion) -> float:
     """
     boxed = extract_answer(completion.text) is not None
     finished = completion.finish_reason == "stop"
-    steps = {line.strip() for line in completion.text.splitlines() if "=" in line}
-    return boxed + finished + min(len(steps), ENOUGH_STEPS) / ENOUGH_STEPS
+    return boxed + finished + min(len(written_steps(completion.text)), ENOUGH_STEPS) / ENOUGH_STEPS
 
 
 def avg_logprob_score(prompt: str, completion: Completion) -> float:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from shared.evaluation.data import TRAIN_SETS, load_problems
+from shared.evaluation.data import SETS, load_data
 from shared.formats.loading import load_model
 from shared.generation.prompts import INSTRUCTIONS
 from shared.support.progress import print_any_text
@@ -41,7 +41,7 @@ def teacher_parser(program: str, epilog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("file", help="the file that the kept samples are appended to, ending in .jsonl")
-    data = f"{', '.join(TRAIN_SETS)} (training sets), or a JSON or JSON Lines file (%(default)s)"
+    data = f"{', '.join(SETS)} (training sets), or a JSON or JSON Lines file (%(default)s)"
     add("--problems", default="minimath", help=data)
     add("--limit", type=int, help="only the first so many problems")
     add("--samples", type=int, default=1, dest="num_samples", help="answers a problem (%(default)s)")
@@ -55,7 +55,7 @@ def teacher_parser(program: str, epilog: str) -> argparse.ArgumentParser:
 
 def common_arguments(options: argparse.Namespace) -> dict:
     """The arguments that `ask_model` and `ask_server` have in common."""
-    problems = TRAIN_SETS[options.problems]() if options.problems in TRAIN_SETS else load_problems(options.problems)
+    problems = load_data(options.problems, "train")
     settings = {name: getattr(options, name) for name in COMMON}
     return settings | {"problems": problems[: options.limit], "path": options.file, "progress": True}
 
