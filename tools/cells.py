@@ -24,6 +24,9 @@ sys.path.insert(0, str(root or here / "course"))"""
 
 MODEL_CELL = """\
 MODEL = os.environ.get("COURSE_MODEL", "tiny")  # the real model: "qwen3-0.6b-base\""""
+DATA_LINE = """\
+DATA = os.environ.get("COURSE_DATA", "minimath")  # real problems: "math" or "gsm8k", or a file of your own"""
+CHOICES = (MODEL_CELL, f"{MODEL_CELL}\n{DATA_LINE}")  # what the cell that chooses may look like
 
 
 class NotebookError(Exception):

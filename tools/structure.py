@@ -9,16 +9,7 @@ from pathlib import Path
 import nbformat
 
 from course import ROOT
-from tools.cells import (
-    IGNORE_TAG,
-    KERNEL_METADATA,
-    MODEL_CELL,
-    code_cells,
-    colab_badge,
-    read_notebook,
-    setup_cell,
-    tags,
-)
+from tools.cells import CHOICES, IGNORE_TAG, KERNEL_METADATA, code_cells, colab_badge, read_notebook, setup_cell, tags
 
 EXACT_SHARE = 0.75
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|content|mnt|private)/|\b[A-Za-z]:\\")
@@ -93,9 +84,10 @@ def shared_cell_problems(notebook: nbformat.NotebookNode, path: str) -> list[str
     problems = []
     if not sources or sources[0] != setup_cell():
         problems.append("the first code cell is not the set-up cell of tools.cells.setup_cell()")
-    if any("COURSE_MODEL" in source and source != MODEL_CELL for source in sources):
-        problems.append("the cell that chooses the model is not tools.cells.MODEL_CELL")
-    if path.endswith("_main.ipynb") and sources.count(MODEL_CELL) > 1:
+    choosing = [source for source in sources if "COURSE_MODEL" in source or "COURSE_DATA" in source]
+    if any(source not in CHOICES for source in choosing):
+        problems.append("the cell that chooses the model is not tools.cells.MODEL_CELL, with or without DATA_LINE")
+    if path.endswith("_main.ipynb") and len(choosing) > 1:
         problems.append("the model is chosen in more than one cell")
     first = notebook.cells[0] if notebook.cells else None
     if first is None or first.cell_type != "markdown" or colab_badge(path) not in first.source:
