@@ -14,7 +14,7 @@ LOG = HERE / "pretrain_log.jsonl"
 
 def plot_log(path: Path = LOG) -> Figure:
     """Greedy accuracy on held-out problems while the model trained: by level after the chain-of-thought prompt
-    (coloured), and over all levels after the direct prompt (grey, dashed). The second phase begins at the rule.
+    (coloured), and over all levels after the direct prompt (grey, dashed). Each later phase begins at a rule.
     """
     rows = read_jsonl(path)
     measured = [row for row in rows if "accuracy" in row]
@@ -25,7 +25,9 @@ def plot_log(path: Path = LOG) -> Figure:
         axes.plot(tokens, solved, marker="o", markersize=3, color=colour, label=f"level {level}")
     direct = [100 * row["accuracy"]["direct"]["all"] for row in measured]
     axes.plot(tokens, direct, "--", color=GREY, label="direct, all")
-    axes.axvline(max(row["tokens"] for row in rows if row.get("phase") == "clean") / 1e6, color=GREY, linewidth=1)
+    ends = {row["phase"]: row["tokens"] / 1e6 for row in rows if "phase" in row}
+    for end in list(ends.values())[:-1]:
+        axes.axvline(end, color=GREY, linewidth=1)
     axes.set_ylim(0, 100)
     axes.legend(ncols=3, fontsize=9)
     return axes.figure
