@@ -2,8 +2,8 @@
 
 The run begins as the chapter's own does: same settings, same seed. Along the way the policy answers problems that are
 used for nothing else; beside it stand the untrained model with every prompt of `benchmarks.base`, the best of which is
-P*, and the control for style, a run that is paid for the number of steps it writes, right or wrong. pass@k tells what
-32 samples hold before and after. Everything goes into `ch06/long_run.jsonl`, one measurement a line, which the chapter
+P*, and the control for style, a run that is paid for as many steps as a problem takes, right or wrong. pass@k tells
+what 32 samples hold before and after. Everything goes into `ch06/long_run.jsonl`, one measurement a line, which the chapter
 shows; what is there already is not measured again, and a run that is stopped goes on from its last checkpoint.
 
     python -m benchmarks.grpo_base --ship      also writes the last policy to shared/assets
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.base import Study, all_prompts, passes, prompts_and_beginnings, show
-from shared import load_minimath, load_model
+from shared import extract_answer, load_minimath, load_model
 from shared.assets import ASSETS
 from shared.formats.weights import save_weights_file
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct
@@ -41,8 +41,13 @@ CURVES = ("reward_mean", "length_mean", "no_signal", "entropy", "grad_norm", "se
 
 
 def reward_steps(text: str, problem: dict) -> float:
-    """The share of a problem's steps that a text writes down, right or wrong, with an answer or without."""
-    return min(1.0, len(written_steps(text)) / problem["level"])
+    """1 for as many steps as the problem takes, right or wrong, less the more it has too few or too many.
+
+    A text without an answer gets nothing: paid for steps alone, a policy soon writes on until it is cut off.
+    """
+    if extract_answer(text) is None:
+        return 0.0
+    return max(0.0, 1 - abs(len(written_steps(text)) / problem["level"] - 1))
 
 
 REWARDS = {"correct": reward_correct, "steps": reward_steps}
@@ -84,6 +89,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=CONFIG.steps)
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of the measurements")
     parser.add_argument("--runs", type=Path, default=Path("runs/grpo_base"), help="folder of the checkpoints")
+    parser.add_argument("--run-seed", type=int, default=CONFIG.seed, help="of the training; another needs other files")
     parser.add_argument("--only", nargs="+", choices=["prompts", *REWARDS, "passes"], default=None, help="some parts")
     parser.add_argument(
         "--ship", action="store_true", help="write the last policy to shared/assets/tiny-grpo.safetensors"
@@ -95,7 +101,7 @@ def main() -> None:
     study = Study(*load_model(options.model), generate_minimath(options.problems, SEED), options.out)
     untrained = study.model
     best = prompts_and_beginnings(study)
-    config = replace(CONFIG, steps=options.steps, out=str(options.runs / "correct"))
+    config = replace(CONFIG, steps=options.steps, seed=options.run_seed, out=str(options.runs / "correct"))
     if "correct" in wanted or "passes" in wanted:
         policy = measured_run(study, options.model, "correct", config, best)
         for style in ("direct", "think"):
