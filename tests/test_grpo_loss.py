@@ -299,7 +299,7 @@ def test_k3_is_never_negative_and_zero_at_the_reference():
     assert (kl_estimate(batch["logprobs"], batch["ref_logprobs"], "k1") < 0).any(), "k1 may be negative"
 
 
-@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
 def test_k3_is_exact_in_single_precision_near_the_reference(size):
     """There exp(x) - 1 - x is rounding only, and below 0 for some tokens: policies that have hardly moved are there."""
     steps = size * torch.randn(100_000, generator=torch.Generator().manual_seed(0))
