@@ -24,7 +24,7 @@ PARTS: dict[str, tuple[Chapter, ...]] = {
     "Foundations": (
         Chapter(1, "What reasoning is", ("chain of thought", "training stages", "logic or patterns", "costs")),
         Chapter(2, "Generating text", ("tokenise", "load a model", "generate loop", "KV cache")),
-        Chapter(3, "Evaluating", ("find the answer", "parse safely", "grade", "evaluate a set")),
+        Chapter(3, "Evaluating", ("judge or verifier", "find the answer", "parse and grade", "evaluate a set")),
     ),
     "At inference time": (
         Chapter(4, "Inference scaling", ("prompts", "temperature", "top-k, top-p", "self-consistency")),
@@ -54,8 +54,8 @@ def row_of_boxes(
 
 
 def training_pipeline() -> Figure:
-    """From raw text to an assistant, and where the reasoning methods join."""
-    axes = canvas(4.25)
+    """From random weights to an assistant, and where the reasoning methods join."""
+    axes = canvas(4.9)
     columns, width = (0.1, 2.5, 4.9), 2.0
     stages = (
         ("1 Pre-training", "raw text, trillions of tokens:\npredict the next one"),
@@ -68,6 +68,9 @@ def training_pipeline() -> Figure:
         ("RL, verifiable rewards", "learn from own answers\n(chapters 6 and 7)"),
         ("Distillation", "learn from a teacher\n(chapter 8)"),
     )
+    box(axes, 0.1, 4.45, width, 0.36, "random weights")
+    arrow(axes, (1.1, 4.45), (1.1, 4.2))
+    label(axes, 4.7, 4.63, "each stage goes on with the weights that the one before left")
     row_of_boxes(axes, columns, 3.45, width, 0.75, stages, BLUE)
     row_of_boxes(axes, columns, 2.75, width, 0.36, models, GREY)
     row_of_boxes(axes, columns, 1.2, width, 0.75, methods, ORANGE)

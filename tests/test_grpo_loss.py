@@ -299,6 +299,20 @@ def test_k3_is_never_negative_and_zero_at_the_reference():
     assert (kl_estimate(batch["logprobs"], batch["ref_logprobs"], "k1") < 0).any(), "k1 may be negative"
 
 
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
+def test_k3_is_exact_in_single_precision_near_the_reference(size):
+    """There exp(x) - 1 - x is rounding only, and below 0 for some tokens: policies that have hardly moved are there."""
+    steps = size * torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    policy = -torch.rand(100_000, generator=torch.Generator().manual_seed(1))
+    reference = policy + steps
+    log_ratio = (reference - policy).double()
+    estimate = kl_estimate(policy, reference)
+    assert estimate.dtype == torch.float32
+    assert (estimate >= 0).all()
+    close(estimate.double().mean() / (torch.expm1(log_ratio) - log_ratio).mean(), 1.0, atol=1e-3)
+    assert kl_estimate(torch.zeros(1), torch.tensor([100.0])) > 0, "the bound is on the exponential"
+
+
 def test_k1_and_k3_are_right_on_average():
     """Over all tokens of a distribution, weighted with it, both give KL(policy || reference); k2 is near."""
     policy, reference = tensor([0.5, 0.3, 0.2]), tensor([0.4, 0.4, 0.2])

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from appendix.g_chat import ChatSettings, stream_reply
+from ch01.replies import NEW_TOKENS, REPLIES
 from shared import generate, load_minimath, render_prompt
 from shared.formats.hub import packaged_smollm2
 from shared.formats.loading import load_model
@@ -96,6 +97,12 @@ def test_a_chat_answers_with_the_first_turn_in_mind(ours):
         *_, reply = stream_reply(*ours, messages, ChatSettings(0, 30))
         assert expected in reply.parts.answer
         messages += [{"role": "assistant", "content": reply.parts.answer}, {"role": "user", "content": follow_up}]
+
+
+def test_the_replies_of_chapter_1_are_this_model_s(ours):
+    prompts = [ours[1].apply_chat_template([{"role": "user", "content": question}]) for question in REPLIES]
+    replies = generate(*ours, prompts, max_new_tokens=NEW_TOKENS)
+    assert [reply.text for reply in replies] == list(REPLIES.values())
 
 
 def test_self_consistency(ours):

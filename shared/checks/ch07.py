@@ -48,7 +48,7 @@ def check_clip_slope(clip_slope):
 @register(
     "7.2",
     title="k3 estimate of the KL",
-    hint="x = ref - policy (of the log-probabilities), k3 = exp(x) - 1 - x, and only tokens in the mask count",
+    hint="x = ref - policy (log-probabilities), k3 = exp(x) - 1 - x (torch.expm1), and only tokens in the mask count",
 )
 def check_k3_mean(k3_mean):
     """One token by hand, padding that is not finite, an average over tokens, and the exact KL."""

@@ -156,7 +156,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k3") -
     if estimator == "k2":
         return log_ratio**2 / 2
     if estimator == "k3":
-        return log_ratio.clamp(max=MAX_LOG_RATIO).exp() - 1 - log_ratio
+        return torch.expm1(log_ratio.clamp(max=MAX_LOG_RATIO)) - log_ratio  # exp - 1, not rounded below 0
     raise ValueError(f"Unknown estimator {estimator!r}: choose k1, k2 or k3.")
 
 
