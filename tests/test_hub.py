@@ -223,4 +223,4 @@ def test_names_of_hub_models():
     for name in ("qwen3-0.6b-base", "qwen3-0.6b", "qwen3-1.7b-base", "qwen3-1.7b", "qwen3-4b-base", "qwen3-32b"):
         assert hub.HUB_MODELS[name].lower() == f"qwen/{name}"
     assert "qwen3-32b-base" not in hub.HUB_MODELS
-    assert hub.known_models()[:3] == ["tiny", "tiny-random", "tiny-teacher"]
+    assert hub.known_models()[:4] == ["tiny", "tiny-random", "tiny-grpo", "tiny-teacher"]

@@ -68,15 +68,25 @@ class _ModelElsewhere:
         return torch.zeros(*input_ids.shape, self.vocab_size)  # so that a result can be moved to the processor
 
 
-@register("2.3", title="stop sequence", hint="decode all new tokens at each step; cut before `stop`")
+@register("2.3", title="stop sequence", hint="decode all new tokens at each step; cut before `stop`, and end there")
 def check_generate_until(generate_until):
-    """Compare with `generate(stop=...)`, with a stop text that spans tokens and, where none comes, the end token."""
+    """Compare with `generate(stop=...)`, with a stop text that spans tokens and, where none comes, the end token.
+
+    The passes of the model are counted: a loop that writes on after `stop` and cuts later needs more of them.
+    """
     model, tokenizer = load_model("tiny")
+    passes = []
+    hook = model.blocks[0].register_forward_pre_hook(lambda *_: passes.append(1))
     prompt = "Problem: Compute 12+5*7.\nExplain step by step, then answer in \\boxed{}.\nAnswer:"
     for stop, limit in (("The answer", 60), ("=", 60), ("answ", 60), ("never", 60), ("never", 8)):
-        expected = generate(model, tokenizer, prompt, max_new_tokens=limit, stop=stop)[0].text
+        [expected] = generate(model, tokenizer, prompt, max_new_tokens=limit, stop=stop)
+        passes.clear()
         got = generate_until(model, tokenizer, prompt, stop, limit)
-        expect(got, expected, case=f"stop={stop!r}, max_new_tokens={limit}")
+        case = f"stop={stop!r}, max_new_tokens={limit}"
+        expect(got, expected.text, case=case)
+        most = len(expected.token_ids) + 1
+        expect(len(passes) <= most, True, case=f"{case}: at most {most} passes of the model, for it ends there")
+    hook.remove()
     return "stops at the stop text and leaves it out"
 
 

@@ -181,6 +181,9 @@ def check_few_shot_prompt(few_shot_prompt):
     for problem in (one, two):
         starts = render_prompt(problem["problem"], "cot")
         expect(starts in prompt, True, case="each example being asked with render_prompt(..., 'cot')")
+    for problem in (one, two):
+        behind = prompt.split(problem["solution"], 1)[1]
+        expect(behind[:1].isspace(), True, case="an empty line, or at least a space, behind each solution")
     expect(few_shot_prompt(three["problem"], []), question, case="no examples")
     given = [one, two]
     leaking = few_shot_prompt(one["problem"], given)

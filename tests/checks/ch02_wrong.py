@@ -55,6 +55,10 @@ def writes_on_after_the_end(model, tokenizer, prompt, stop, max_new_tokens):
     return tokenizer.decode(ids[0, start:].tolist()).split(stop)[0]
 
 
+def writes_all_and_cuts(model, tokenizer, prompt, stop, max_new_tokens):
+    return generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].text.split(stop)[0]
+
+
 def looks_for_token_ids_of_the_stop(model, tokenizer, prompt, stop, max_new_tokens):
     ids = generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].token_ids
     wanted = tokenizer.encode(stop)
@@ -113,6 +117,7 @@ WRONG = {
         with_the_prompt,
         compares_single_tokens,
         writes_on_after_the_end,
+        writes_all_and_cuts,
         looks_for_token_ids_of_the_stop,
         finds_the_stop_in_the_prompt,
         waits_for_a_token_that_ends_like_the_stop,

@@ -103,6 +103,11 @@ def answers_only(problem, examples):
     return shots + render_prompt(problem, "cot")
 
 
+def without_a_gap(problem, examples):
+    shots = [f"{render_prompt(e['problem'], 'cot')}\n{e['solution']}" for e in examples if e["problem"] != problem]
+    return "".join(shots) + render_prompt(problem, "cot")
+
+
 def leaks(problem, examples):
     shots = "".join(f"{render_prompt(e['problem'], 'cot')}\n{e['solution']}\n\n" for e in examples)
     return shots + render_prompt(problem, "cot")
@@ -167,6 +172,14 @@ WRONG = {
         levels_1_to_5,
         refuses_exactly_enough,
     ],
-    "3.4": [answers_only, leaks, throws_all_away, question_first, bare_question, removes_from_the_given_list],
+    "3.4": [
+        answers_only,
+        without_a_gap,
+        leaks,
+        throws_all_away,
+        question_first,
+        bare_question,
+        removes_from_the_given_list,
+    ],
     "3.5": [not_cut_off, one_standard_error, forgets_the_root, in_percent],
 }
