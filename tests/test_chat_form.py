@@ -16,6 +16,7 @@ from shared.grpo.rollouts import sample_rollouts
 from shared.inference.refinement import answer_logprob_scorer, problem_of
 from shared.inference.scorers import as_completions, avg_logprob_score
 from shared.model.tokenizer import CHATML_TEMPLATE, PLAIN, Tokenizer
+from shared.support.jsonl import read_jsonl
 from shared.teacher.local import ask_model
 
 # How the three families end a turn, in short: Qwen, Llama 3 and the models with Llama 2's format.
@@ -141,6 +142,21 @@ def test_rollouts_examples_and_the_local_teacher_ask_in_the_form_of_the_model(as
     [example] = build_sft_examples([row], tokenizer)
     assert in_chat_form([example.prompt]) == chat
     assert example.prompt == render_prompt("1+1?", "cot", tokenizer)
+
+
+def test_student_and_teacher_are_asked_each_in_its_own_form(asked, tmp_path):
+    """A base model may learn from a chat model: the teacher's template is no part of the student's examples."""
+    path = tmp_path / "s.jsonl"
+    ask_model(PROBLEMS, path, MODEL, chat_tokenizer(), name="chat", max_new_tokens=2, keep_rejected=True)
+    assert in_chat_form(asked)
+    rows = read_jsonl(path.with_suffix(".rejected.jsonl"))
+    right = {"content": "\\boxed{1}", "answer": "1", "correct": True, "finish_reason": "stop"}
+    rows = [row | right for row in rows]
+    for tokenizer, chat in ((base_tokenizer(), False), (chat_tokenizer(), True)):
+        examples = build_sft_examples(rows, tokenizer)
+        assert len(examples) == len(PROBLEMS)
+        assert in_chat_form([example.prompt for example in examples]) == chat
+        assert all(example.input_ids[-1] == tokenizer.eos_id for example in examples)
 
 
 def test_a_chat_model_that_is_asked_plainly_is_told_of():

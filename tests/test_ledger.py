@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from ch08.figures import plot_accuracy_against_tokens
+from ch08.figures import CONTROL, label_places, plot_accuracy_against_tokens, plot_every_method, spread
 from shared.evaluation import ledger
 from shared.evaluation.evaluator import EvalResult
 from shared.evaluation.ledger import append_result, ledger_path, ledger_table, plot_ledger, read_ledger
@@ -152,15 +152,63 @@ def test_the_second_figure_shows_accuracy_against_tokens_of_the_usual_model_only
     assert own.with_name("own-tokens.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_labels_of_crowded_points_stay_inside_the_second_figure_and_apart(own):
+def test_numbers_of_crowded_points_stand_beside_all_of_them_inside_the_figure_and_apart(own):
     for correct in (36, 36, 37, 38, 40, 40, 12):
         append_result(result(correct, 40), chapter="ch08", method=f"method {len(read_ledger())}")
-    axes = plot_accuracy_against_tokens()
-    heights = sorted(label.xy[1] for label in axes.texts)
-    assert len(heights) == 7
-    assert heights[-1] < 98
-    assert heights[0] == pytest.approx(30)
-    assert all(above - below > 4.5 for below, above in itertools.pairwise(heights))
+    numbers = [label for label in plot_accuracy_against_tokens().texts if label.get_text().isdigit()]
+    places = [label.xyann for label in numbers]
+    assert [label.xy[1] for label in numbers] == [90.0, 90.0, 92.5, 95.0, 100.0, 100.0, 30.0]
+    assert all(not 10 / 1.1 < cost < 10 * 1.1 for cost, _ in places), "no number stands where the points are"
+    for column in {cost for cost, _ in places}:
+        heights = sorted(height for cost, height in places if cost == column)
+        assert all(0 < height < 98 for height in heights)
+        assert all(above - below > 4.4 for below, above in itertools.pairwise(heights))
+
+
+def test_a_lonely_point_has_its_number_at_its_height():
+    assert label_places([(10.0, 30.0), (500.0, 60.0)]) == [(11.6, 30.0), (580.0, 60.0)]
+
+
+@pytest.mark.parametrize(
+    ("heights", "places"),
+    [
+        ([], []),
+        ([10, 50, 51], [10, 48, 53]),
+        ([50, 50, 50], [45, 50, 55]),
+        ([99, 100], [92, 97]),
+        ([0, 0], [2.5, 7.5]),
+        ([20, 40, 60], [20, 40, 60]),
+    ],
+)
+def test_heights_are_spread_as_little_as_needed(heights, places):
+    assert spread(heights, 5) == pytest.approx(places)
+
+
+def test_heights_that_have_no_room_share_what_there_is():
+    placed = spread([50.0] * 40, 5)
+    assert placed[0] == pytest.approx(2.5)
+    assert placed[-1] == pytest.approx(97.0)
+    assert all(above > below for below, above in itertools.pairwise(placed))
+
+
+def test_the_control_is_a_line_in_both_figures(own):
+    append_result(result(20, 40), chapter="ch03", method="direct")
+    assert not dashed(plot_every_method())
+    assert not dashed(plot_accuracy_against_tokens())
+    append_result(result(30, 40), chapter="ch04", method=CONTROL)
+    append_result(result(5, 40), chapter="ch04", method=CONTROL, model="other")
+    assert dashed(plot_every_method()) == [[75.0, 75.0]]
+    assert [list(line.get_ydata()) for line in plot_accuracy_against_tokens().lines if is_dashed(line)] == [
+        [75.0, 75.0]
+    ]
+
+
+def is_dashed(line) -> bool:
+    return line.get_linestyle() == "--"
+
+
+def dashed(axes) -> list[list[float]]:
+    return [list(line.get_xdata()) for line in axes.lines if is_dashed(line)]
 
 
 def test_without_a_measurement_of_the_usual_model_the_second_figure_says_what_to_do(own):

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from ch08.figures import plot_accuracy_against_tokens
+from ch08.figures import plot_accuracy_against_tokens, plot_every_method
 from course import ROOT
 from shared.evaluation import ledger
 from shared.support.jsonl import write_jsonl
@@ -35,7 +35,7 @@ def refresh_figure(path: Path | None = None) -> Path:
     """
     path = path or ledger.ledger_path().with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    ledger.plot_ledger().figure.savefig(path)
+    plot_every_method().figure.savefig(path)
     with suppress(ValueError):  # the tiny model was not measured
         plot_accuracy_against_tokens().figure.savefig(path.with_stem(f"{path.stem}-tokens"))
     return path
