@@ -176,7 +176,7 @@ def ties_always_count(answers):
 def forgets_newcomers(answers):
     def rule(drawn, left):
         classes = equivalence_classes(drawn)
-        return len(classes) == 1 or (len(classes) > 1 and decided(drawn, left))
+        return len(classes) == 1 or (len(classes) > 1 and _votes(drawn)[0] > _votes(drawn)[1] + left)
 
     return _first(answers, rule)
 
@@ -190,7 +190,11 @@ def counts_spellings(answers):
 
 
 def what_is_left(answers):
-    return len(answers) - _first(answers, decided)
+    return len(answers) - ties_always_count(answers)
+
+
+def asks_the_library(answers):
+    return next(n for n in range(len(answers) + 1) if decided(answers[:n], len(answers) - n))
 
 
 # 4.5
@@ -228,6 +232,9 @@ WRONG = {
         by_spelling, first_of_the_tied, shortest_of_all, abstentions_vote, length_of_the_first_member,
         spelt_as_by_the_shortest_member, lengths_out_of_step, whole_mean_length, median_length,
     ],
-    "4.4": [more_than_half, ties_always_lose, ties_always_count, forgets_newcomers, counts_spellings, what_is_left],
+    "4.4": [
+        more_than_half, ties_always_lose, ties_always_count, forgets_newcomers, counts_spellings, what_is_left,
+        asks_the_library,
+    ],
     "4.5": [prefill_only, feeds_every_token_back, of_the_shared_total, saved_tokens, mean_of_ratios],
 }  # fmt: skip
