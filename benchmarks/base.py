@@ -187,17 +187,17 @@ CHOICES = {
 CASES = [("vote", 1), *((kind, count) for count in (8, 16) for kind in CHOICES)]
 
 
-def passes(study: Study, name: str = "untrained") -> dict:
-    """How many of 32 samples of the chain-of-thought prompt solve each problem, and how many write all its steps."""
+def passes(study: Study, name: str = "untrained", count: int = 300) -> dict:
+    """How many of 32 samples (chain of thought, T = 1) solve each of the first problems, and how many write all."""
 
     def measure() -> dict:
-        prompts = [all_prompts()["cot"](p["problem"]) for p in study.problems]
+        problems, right, full = study.problems[:count], [], []
+        prompts = [all_prompts()["cot"](p["problem"]) for p in problems]
         samples = study.write(prompts, temperature=1.0, num_samples=max(POWERS), seed=2)
-        columns = [study.right([row[i].text for row in samples]) for i in range(max(POWERS))]
-        full = [sum(len(written_steps(c.text)) >= p["level"] for c in row)
-                for row, p in zip(samples, study.problems, strict=True)]  # fmt: skip
-        right = [sum(row) for row in zip(*columns, strict=True)]
-        return {"samples": max(POWERS), "right": right, "full": full, "levels": [p["level"] for p in study.problems]}
+        for row, problem in zip(samples, problems, strict=True):
+            right.append(sum(same(extract_answer(c.text) or "", problem["answer"]) for c in row))
+            full.append(sum(len(written_steps(c.text)) >= problem["level"] for c in row))
+        return {"samples": max(POWERS), "right": right, "full": full, "levels": [p["level"] for p in problems]}
 
     row = study.part(f"pass@k, {name}", measure)
     rates = {k: sum(pass_at_k(row["samples"], c, k) for c in row["right"]) / len(row["right"]) for k in POWERS}

@@ -3,8 +3,8 @@
 The run begins as the chapter's own does: same settings, same seed. Along the way the policy answers problems that are
 used for nothing else; beside it stand the untrained model with every prompt of `benchmarks.base`, the best of which is
 P*, and the control for style, a run that is paid for as many steps as a problem takes, right or wrong. pass@k tells
-what 32 samples hold before and after. Everything goes into `ch06/long_run.jsonl`, one measurement a line, which the chapter
-shows; what is there already is not measured again, and a run that is stopped goes on from its last checkpoint.
+what 32 samples hold before and after. Everything goes into `ch06/long_run.jsonl`, one measurement a line; what is there
+already is not measured again, and a run that is stopped goes on from its last checkpoint.
 
     python -m benchmarks.grpo_base --ship      also writes the last policy to shared/assets
 """

@@ -1,12 +1,21 @@
-"""Chapter 6: the benchmark of its training repeats what the notebook does."""
+"""Chapter 6: its recording is that of the shipped model, begins as the notebook does, and says what the text claims."""
 
 import ast
 import dataclasses
 import sys
 
-from benchmarks import grpo_seeds
+import pytest
+
+from benchmarks import base, grpo_base
 from course import ROOT
+from shared import load_model
+from shared.evaluation.statistics import mcnemar_p
+from shared.model.fingerprint import fingerprint
+from shared.support.jsonl import read_jsonl
+from shared.tiny.corpus import generate_minimath
 from tools.cells import code_cells, read_notebook
+
+RECORDED = {row["part"]: row for row in read_jsonl(grpo_base.RESULTS)}
 
 
 def notebook_settings() -> dict:
@@ -20,20 +29,77 @@ def notebook_settings() -> dict:
     return ast.literal_eval(value)["tiny"]
 
 
-def test_the_benchmark_trains_with_the_notebook_s_settings():
+def test_the_recorded_run_begins_as_the_notebook_s():
     settings = notebook_settings()
-    assert {name: getattr(grpo_seeds.CHAPTER, name) for name in settings} == settings
-    assert grpo_seeds.CHAPTER.prompt_style == "cot"
+    steps = settings.pop("steps")
+    recorded = RECORDED["correct, history"]["settings"]
+    assert {name: recorded[name] for name in settings} == settings
+    assert {name: getattr(grpo_base.CONFIG, name) for name in settings} == settings
+    assert (recorded["seed"], recorded["prompt_style"]) == (0, "cot")
+    assert f"correct, {steps} steps, cot" in RECORDED
 
 
-def test_the_benchmark_reports_accuracy_and_both_tests_for_each_seed(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["grpo_seeds", "--seeds", "3", "4", "--steps", "1", "--problems", "6"])
-    small = dataclasses.replace(grpo_seeds.CHAPTER, prompts_per_step=2, group_size=2, max_new_tokens=40)
-    monkeypatch.setattr(grpo_seeds, "CHAPTER", small)
-    grpo_seeds.main()
+def test_the_recording_is_of_the_shipped_model_and_of_fresh_problems():
+    assert RECORDED["correct, history"]["weights"] == fingerprint(load_model("tiny")[0])
+    problems = generate_minimath(1000, grpo_base.SEED)
+    levels = "".join(str(p["level"]) for p in problems)
+    rows = [row for row in RECORDED.values() if isinstance(row.get("right"), str)]
+    assert len(rows) > 20
+    assert all(row["levels"] == levels and len(row["right"]) == len(row["steps"]) == 1000 for row in rows)
+
+
+def difference(first: str, second: str) -> tuple[float, float]:
+    """Points between two rows, and McNemar's p, counted here."""
+    pairs = list(zip(RECORDED[first]["right"], RECORDED[second]["right"], strict=True))
+    won, lost = pairs.count(("1", "0")), pairs.count(("0", "1"))
+    return 100 * (won - lost) / len(pairs), mcnemar_p(won, lost)
+
+
+def test_the_gains_that_chapter_6_claims():
+    """Live and recorded run against the best of all prompts; the control for style; pass@k at every k."""
+    untrained = [part for part, row in RECORDED.items() if isinstance(row.get("right"), str) and " steps, " not in part]
+    best = max(untrained, key=lambda part: RECORDED[part]["right"].count("1"))
+    assert len(untrained) == len(base.all_prompts()) + 2  # and the checks of two drafts
+    assert 400 <= RECORDED[best]["right"].count("1") <= 600
+    live = f"correct, {notebook_settings()['steps']} steps, cot"
+    for first, second, points in (
+        (live, best, 12),
+        ("correct, 500 steps, cot", best, 20),
+        ("correct, 150 steps, cot", "steps, 150 steps, cot", 5),
+    ):
+        found, p_value = difference(first, second)
+        assert found >= points
+        assert p_value < 0.001
+    before, after = (sorted(RECORDED[f"pass@k, {name}"]["right"]) for name in ("untrained", "correct, 500 steps"))
+    assert sum(count > 0 for count in after) > sum(count > 0 for count in before)
+    assert sum(after) > sum(before)
+
+
+def test_a_small_run_of_the_benchmark_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
+    small = dataclasses.replace(grpo_base.CONFIG, prompts_per_step=2, group_size=2, max_new_tokens=40)
+    monkeypatch.setattr(grpo_base, "CONFIG", small)
+    monkeypatch.setattr(grpo_base, "MEASURED", (1, 2))
+    monkeypatch.setattr(base, "LIMIT", 40)
+    monkeypatch.setattr(base, "POWERS", (1, 2))
+    files = ["--out", str(tmp_path / "rows.jsonl"), "--runs", str(tmp_path / "runs")]
+    for steps in ("1", "2"):
+        monkeypatch.setattr(sys, "argv", ["grpo_base", "-n", "4", "--steps", steps, *files])
+        grpo_base.main()
     out = capsys.readouterr().out
-    assert out.count("untrained") == 2
-    for seed in (3, 4):
-        assert f"\nseed {seed}: " in out
-    assert out.count("  paired: ") == out.count("  control: ") == 2
-    assert out.count("1 steps in") == 2
+    rows = {row["part"]: row for row in read_jsonl(tmp_path / "rows.jsonl")}
+    assert {"correct, 1 steps, cot", "correct, 2 steps, cot", "steps, 2 steps, cot", "pass@k, untrained"} <= set(rows)
+    assert len(rows) == len(read_jsonl(tmp_path / "rows.jsonl"))
+    assert "P* = " in out
+
+
+def test_what_the_control_is_paid_for():
+    problem = {"level": 2, "answer": "119"}
+    for text, reward in (
+        ("\n12+5=18\nThe answer is \\boxed{3}", 0.5),
+        ("\n1=1\n2=2\n\\boxed{119}", 1.0),
+        ("\n1=1\n1=1\n2=2\n3=3\n\\boxed{119}", 0.5),
+        ("\n1=1\n2=2\n3=3\n4=4\n5=5\n\\boxed{119}", 0.0),
+        ("\n12+5=17\n17*7=119", 0.0),
+        (" \\boxed{119}", 0.0),
+    ):
+        assert grpo_base.reward_steps(text, problem) == pytest.approx(reward), text

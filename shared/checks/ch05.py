@@ -102,7 +102,10 @@ def check_read_table(read_table):
         before = [True] * (kept + broken) + [False] * (mended + lost)
         after = [True] * kept + [False] * broken + [True] * mended + [False] * lost
         case = f"{kept} right twice, {broken} broken, {mended} mended, {lost} wrong twice"
-        expect(read_table(before, after), expected, case=case)
+        got = read_table(before, after)
+        if isinstance(got, dict):  # whoever returns more than was asked for does no harm
+            got = {name: value for name, value in got.items() if name in expected}
+        expect(got, expected, case=case)
     return "mended, broken, the change in points, and whether it could be chance"
 
 
