@@ -101,6 +101,27 @@ def test_where_onednn_is_left_out(calls, monkeypatch, case):
     assert not calls
 
 
+def test_large_weights_lie_by_columns_and_are_the_same(calls):
+    torch.manual_seed(0)
+    wide, tall, small = nn.Linear(512, 640, bias=False), nn.Linear(512, 1024, bias=False), nn.Linear(8, 8)
+    before = [layer.weight.detach().clone() for layer in (wide, tall, small)]
+    model = speed_up(nn.Sequential(wide, nn.Linear(640, 512, bias=False).bfloat16(), tall, small))
+    assert [layer.weight.t().is_contiguous() for layer in model] == [True, False, False, False]
+    assert all(torch.equal(layer.weight, was) for layer, was in zip((wide, tall, small), before, strict=True))
+    x = torch.randn(3, 512)
+    with torch.no_grad():
+        torch.testing.assert_close(wide(x), F.linear(x, before[0]), atol=1e-5, rtol=1e-5)
+    assert len(calls) == 1
+    wide(x).square().sum().backward()  # and it can be trained, by AdamW too
+    torch.optim.AdamW([wide.weight], fused=True).step()
+    assert wide.weight.t().is_contiguous()
+
+
+def test_weights_stay_by_rows_where_onednn_is_not_used(monkeypatch):
+    monkeypatch.setattr(fast, "onednn_product", lambda: None)
+    assert speed_up(nn.Sequential(nn.Linear(512, 640)))[0].weight.is_contiguous()
+
+
 # --- the whole model ------------------------------------------------------------------------------------------
 
 

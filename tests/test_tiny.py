@@ -331,10 +331,10 @@ def test_a_stopped_run_ends_in_the_same_weights(small, tmp_path, monkeypatch):
 
 
 def test_a_run_of_another_recipe_is_refused(small, tmp_path):
-    short = replace(small, mixed_chunks=0)
-    pretrain.pretrain(tmp_path, short, evaluate_every=9, problems=2)
-    with pytest.raises(ValueError, match="another recipe"):
-        pretrain.pretrain(tmp_path, small, problems=2)
+    pretrain.pretrain(tmp_path, replace(small, mixed_chunks=0), evaluate_every=9, problems=2)
+    for other in (replace(small, weight_decay=0.5), replace(small, seed=7)):
+        with pytest.raises(ValueError, match="another recipe"):
+            pretrain.pretrain(tmp_path, other, problems=2)
 
 
 def test_the_mixed_phase_can_be_repeated_from_the_end_of_the_clean_one(small, tmp_path):

@@ -88,11 +88,8 @@ def _from_hub(dataset: str, filename: str, call: str) -> str:
 
 
 # What `load_data` and the command lines call the sets: how each is loaded by its split.
-SETS = {
-    "minimath": load_minimath,
-    "math": lambda split: load_math_train() if split == "train" else load_math500(),
-    "gsm8k": load_gsm8k,
-}
+SETS = {"minimath": load_minimath, "gsm8k": load_gsm8k,
+        "math": lambda split: load_math_train() if split == "train" else load_math500()}  # fmt: skip
 
 
 def load_data(name: str | Path, split: str = "test") -> list[dict]:

@@ -15,6 +15,7 @@ from shared.model.transformer import Attention, Block, CausalLM, FeedForward, KV
 from shared.support.machine import processor_name
 
 WORTH_STARTING = 2**18  # weights of a layer from which oneDNN's slower start pays
+PAGE = 1024  # fp32 numbers in a page of memory
 
 
 def speed_up(model: CausalLM) -> CausalLM:
@@ -25,6 +26,8 @@ def speed_up(model: CausalLM) -> CausalLM:
             # Python finds a plain attribute at once, but looks for one of torch's modules in vain first (as for torch's
             # parameters, hence `_parameters` below). Where a part is replaced, torch drops the attribute of that name.
             vars(module).update(module.named_children())
+        if isinstance(module, nn.Linear) and reads_by_columns(module.weight):
+            module.weight.data = module.weight.data.t().contiguous().t()
     return model
 
 
@@ -79,17 +82,13 @@ class FastAttention(Attention):
         """The learned weight of every query and key head; with a cache made once, since weights stay meanwhile."""
         made = {} if cache is None else vars(cache).setdefault("qk_scales", {})
         if layer not in made:
-            q_scale = self.q_norm.weight.expand(self.config.num_heads, -1)
-            k_scale = self.k_norm.weight.expand(self.config.num_kv_heads, -1)
-            made[layer] = torch.cat((q_scale, k_scale))
+            norms = ((self.q_norm, self.config.num_heads), (self.k_norm, self.config.num_kv_heads))
+            made[layer] = torch.cat([norm.weight.expand(heads, -1) for norm, heads in norms])
         return made[layer]
 
 
 def attend_fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """As `attend`, with one new token by itself: the heads of a group then stand as the rows of one product.
-
-    On a processor, two plain products are faster than SDPA where many texts have a few queries each.
-    """
+    """As `attend`, with one new token by itself: the heads of a group then stand as the rows of one product."""
     batch, _, length, size = q.shape
     if length > 1:
         return attend(q, k, v, mask)
@@ -113,12 +112,17 @@ class FastLinear(nn.Linear):
         return F.linear(x, weight, bias)
 
 
+def reads_by_columns(weight: Tensor) -> bool:
+    """Whether oneDNN reads a large weight faster if it lies in memory by columns: if these are shorter than a page."""
+    large = weight.numel() >= WORTH_STARTING and weight.is_cpu and weight.dtype == torch.float32
+    return large and len(weight) < PAGE and onednn_product() is not None
+
+
 @cache
 def onednn_product() -> Callable[..., Tensor] | None:
     """The operation behind linear layers that torch compiled, where it exists and is the faster one.
 
-    For fp32, torch multiplies by Intel's library MKL, which on AMD processors leaves much of them unused; oneDNN, which
-    torch ships too, does not. Its operation has no public name and no gradient.
+    Where torch calls Intel's library MKL, AMD processors idle. This one of oneDNN has no public name and no gradient.
     """
     if "Intel" in processor_name() or not torch.backends.mkldnn.is_available():
         return None
