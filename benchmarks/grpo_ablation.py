@@ -32,15 +32,15 @@ from shared.tiny.corpus import generate_minimath
 RESULTS = Path(__file__).resolve().parents[1] / "ch07" / "ablation.jsonl"
 HELD_OUT_SEED = 20_607  # of the problems to measure with
 BASE = {
-    "steps": 22,
-    "prompts_per_step": 16,
+    "steps": 12,
+    "prompts_per_step": 10,
     "group_size": 8,
-    "learning_rate": 2e-4,
-    "max_new_tokens": 120,
+    "learning_rate": 4e-4,
+    "max_new_tokens": 96,
     "micro_batch_tokens": 1024,  # the result is the same, and small batches are faster on a processor
     "prompt_style": "direct",
 }
-REUSED = {"inner_epochs": 4, "steps": 10}  # each batch for four steps, so that ratios leave 1
+REUSED = {"inner_epochs": 4, "steps": 7}  # each batch for four steps, so that ratios leave 1
 CURVES = (
     "reward_mean", "length_mean", "entropy", "no_signal", "truncated", "clip_low", "clip_high", "kl_old", "kl_ref",
     "grad_norm", "advantage_std",
@@ -62,21 +62,17 @@ class Variant:
 VARIANTS = {
     "untrained": Variant({"steps": 0}, baseline=None),
     "grpo": Variant(baseline=None),
-    "rate x 15": Variant({"learning_rate": 3e-3}),
-    "dynamic sampling": Variant({"filter_zero_signal": True, "dynamic_sampling": True}),
+    "rate x 10": Variant({"learning_rate": 4e-3}),
     "kl k3": Variant({"kl_coef": 1.0}),
     "kl k1 as loss": Variant({"kl_coef": 1.0, "kl_estimator": "k1"}),
     "kl reweighted": Variant({"kl_coef": 1.0, "kl_reweighted": True}),
-    "64 groups of 2": Variant({"group_size": 2, "prompts_per_step": 64}),
-    "reused": Variant(REUSED, baseline=None),
-    "reused, no clip": Variant(REUSED | {"objective": "plain"}, baseline="reused"),
-    "reused, gspo": Variant(REUSED | {"preset": "gspo"}, baseline="reused"),
-    "reused, cispo": Variant(REUSED | {"preset": "cispo", "aggregation": "sequence"}, baseline="reused"),
-    "reused, cispo + token mean": Variant(REUSED | {"preset": "cispo"}, baseline="reused"),
     "no std": Variant({"advantage": "dr_grpo"}),
-    "dr_grpo": Variant({"preset": "dr_grpo"}),
     "token mean": Variant({"aggregation": "token"}),
-    "reused, clip higher": Variant(REUSED | {"clip_high": 0.28}, baseline="reused"),
+    "dr_grpo": Variant({"preset": "dr_grpo"}),
+    "reused": Variant(REUSED, baseline=None),
+    "reused, gspo": Variant(REUSED | {"preset": "gspo"}, baseline="reused"),
+    "reused, no clip": Variant(REUSED | {"objective": "plain"}, baseline="reused"),
+    "reused, cispo": Variant(REUSED | {"preset": "cispo", "aggregation": "sequence"}, baseline="reused"),
 }
 
 
@@ -115,7 +111,7 @@ def run(name: str, seed: int, problems: int = 500, **more: object) -> dict:
 
 def graded(model: CausalLM, tokenizer: Tokenizer, problems: list[dict], config: GRPOConfig) -> EvalResult:
     """Greedy answers with the prompt that is trained."""
-    settings = {"prompt": config.prompt_style, "max_new_tokens": config.max_new_tokens}
+    settings = {"prompt": config.prompt_style, "max_new_tokens": config.max_new_tokens, "batch_size": 250}
     return evaluate(model, tokenizer, problems, **settings)
 
 
@@ -183,7 +179,7 @@ def main() -> None:
     todo = list(missing(arguments.results, arguments.only, arguments.seeds))
     print(f"{len(todo)} runs, {arguments.jobs} at a time", flush=True)
     context = multiprocessing.get_context("spawn")
-    with context.Pool(arguments.jobs, initializer=one_thread, maxtasksperchild=1) as pool:
+    with context.Pool(arguments.jobs, initializer=one_thread) as pool:
         for row in pool.imap_unordered(task, todo):
             append_jsonl(arguments.results, [row])
             print(summary(row), flush=True)

@@ -29,13 +29,13 @@ def reward_whole_text(text: str, problem: dict) -> float:
     return float(text.strip() == problem["answer"])
 
 
-BASE = {"learning_rate": 2e-4, "max_new_tokens": GENEROUS, "micro_batch_tokens": 1024}
+BASE = {"learning_rate": 4e-4, "prompts_per_step": 8, "max_new_tokens": GENEROUS, "micro_batch_tokens": 1024}
 RUNS: dict[str, tuple[dict, Callable[[str, dict], float]]] = {
     "A": ({"max_new_tokens": 16}, reward_correct),
-    "B": ({"learning_rate": 3e-4}, reward_brief),
+    "B": ({}, reward_brief),
     "C": ({}, reward_correct),
     "D": ({}, reward_whole_text),
-    "E": ({"learning_rate": 3e-3, "max_new_tokens": 100}, reward_correct),
+    "E": ({"learning_rate": 4e-3, "max_new_tokens": 100}, reward_correct),
 }
 
 
