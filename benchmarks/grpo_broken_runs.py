@@ -12,16 +12,17 @@ import torch
 
 from shared import evaluate, load_minimath, load_model
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct
+from shared.inference.scorers import written_steps
 from shared.support.jsonl import write_jsonl
 
 RESULTS = Path(__file__).resolve().parents[1] / "ch07" / "broken_runs.jsonl"
 CURVES = ("reward_mean", "no_signal", "length_mean", "truncated", "grad_norm")
-GENEROUS = 160  # tokens
+GENEROUS = 120  # tokens
 
 
-def reward_brief(text: str, problem: dict) -> float:
-    """Section 7.14's: the right answer is worth 1, and every 30 characters cost 1."""
-    return reward_correct(text, problem) - len(text) / 30
+def reward_effort(text: str, problem: dict) -> float:
+    """The right answer is worth 1, and every step that is written down a half, however many."""
+    return reward_correct(text, problem) + len(written_steps(text)) / 2
 
 
 def reward_whole_text(text: str, problem: dict) -> float:
@@ -29,10 +30,16 @@ def reward_whole_text(text: str, problem: dict) -> float:
     return float(text.strip() == problem["answer"])
 
 
-BASE = {"learning_rate": 4e-4, "prompts_per_step": 8, "max_new_tokens": GENEROUS, "micro_batch_tokens": 1024}
+BASE = {
+    "prompt_style": "direct",
+    "learning_rate": 4e-4,
+    "prompts_per_step": 8,
+    "max_new_tokens": GENEROUS,
+    "micro_batch_tokens": 1024,
+}
 RUNS: dict[str, tuple[dict, Callable[[str, dict], float]]] = {
-    "A": ({"max_new_tokens": 16}, reward_correct),
-    "B": ({}, reward_brief),
+    "A": ({"max_new_tokens": 7}, reward_correct),
+    "B": ({}, reward_effort),
     "C": ({}, reward_correct),
     "D": ({}, reward_whole_text),
     "E": ({"learning_rate": 4e-3, "max_new_tokens": 100}, reward_correct),
@@ -46,7 +53,7 @@ def record(name: str, steps: int, every: int, held_out: list[dict]) -> dict:
     accuracies: dict[int, float] = {}
 
     def look(step: int) -> None:
-        result = evaluate(model, tokenizer, held_out, prompt="cot", max_new_tokens=GENEROUS)
+        result = evaluate(model, tokenizer, held_out, prompt="direct", max_new_tokens=GENEROUS)
         accuracies[step] = round(result.accuracy, 4)
 
     def on_step(metrics: dict) -> None:
