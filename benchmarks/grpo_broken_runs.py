@@ -12,7 +12,6 @@ import torch
 
 from shared import evaluate, load_minimath, load_model
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct
-from shared.inference.scorers import written_steps
 from shared.support.jsonl import write_jsonl
 
 RESULTS = Path(__file__).resolve().parents[1] / "ch07" / "broken_runs.jsonl"
@@ -20,9 +19,9 @@ CURVES = ("reward_mean", "no_signal", "length_mean", "truncated", "grad_norm")
 GENEROUS = 120  # tokens
 
 
-def reward_effort(text: str, problem: dict) -> float:
-    """The right answer is worth 1, and every step that is written down a half, however many."""
-    return reward_correct(text, problem) + len(written_steps(text)) / 2
+def reward_long(text: str, problem: dict) -> float:
+    """The right answer is worth 1, and so are every 30 characters, whatever they say."""
+    return reward_correct(text, problem) + len(text) / 30
 
 
 def reward_whole_text(text: str, problem: dict) -> float:
@@ -39,7 +38,7 @@ BASE = {
 }
 RUNS: dict[str, tuple[dict, Callable[[str, dict], float]]] = {
     "A": ({"max_new_tokens": 7}, reward_correct),
-    "B": ({}, reward_effort),
+    "B": ({}, reward_long),
     "C": ({}, reward_correct),
     "D": ({}, reward_whole_text),
     "E": ({"learning_rate": 4e-3, "max_new_tokens": 100}, reward_correct),

@@ -185,7 +185,7 @@ def check_conditional_reward(conditional_reward):
 FAULTS = ("healthy", "learning rate too high", "token limit too small", "reward hacked", "broken verifier")
 DIAGNOSES = {"A": FAULTS[2], "B": FAULTS[3], "C": FAULTS[0], "D": FAULTS[4], "E": FAULTS[1]}
 SIGNS = {
-    "A": "look at what share of the rollouts is cut off",
+    "A": "look at what share of the rollouts is cut off at the first step, and how long these are",
     "B": "compare where the reward goes with where the held-out accuracy goes",
     "C": "is there anything that is wrong with it?",
     "D": "it has never got any reward, at no step, although its answers look well",
