@@ -9,7 +9,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "site")]
 
 from course import pages_address, repository
-from tools import site
 
 project = html_title = "Build a reasoning model, step by step"
 author = copyright = ""
@@ -24,7 +23,7 @@ myst_heading_anchors = 3
 myst_dmath_double_inline = True
 
 html_theme = "sphinx_book_theme"
-html_static_path = [str(site.OUT / "static"), "static"]
+html_static_path = ["static"]
 html_css_files = ["course.css"]
 html_js_files = ["course.js"]
 html_baseurl = pages_address(repository(ROOT))
@@ -45,3 +44,8 @@ html_theme_options = {
 # Of the pages' own folder: no request leaves it.
 mathjax_path = "mathjax/tex-chtml.js"
 mathjax3_config = {"options": {"enableMenu": False}}
+
+
+def setup(app):
+    """Add what tools/site.py has put beside the pages."""
+    app.connect("builder-inited", lambda app: app.config.html_static_path.append(str(app.srcdir.parent / "static")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def entries() -> list[tuple[list[str], str]]:
     return found
 
 
+@cache
 def shown(page: str) -> list[dict]:
     """The cells of a notebook as its page shows them."""
     return json.loads(site.shown((ROOT / page).read_text(encoding="utf-8"), page))["cells"]

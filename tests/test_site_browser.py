@@ -177,7 +177,7 @@ def opened(browser, address: str, page: str) -> None:
     """Open a page and wait for its formulas."""
     browser.evaluate("window.before = true")
     browser.open(f"http://{address}/{page}")
-    wait_for(lambda: browser.evaluate("!window.before && document.readyState === 'complete'"), 60, page)
+    wait_for(lambda: browser.evaluate("!window.before && document.readyState === 'complete'"), 180, page)
     ready = "window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true"
     assert browser.evaluate(ready)
 

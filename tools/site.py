@@ -128,8 +128,8 @@ def contents(page: str, root: Path = ROOT) -> str:
 
 
 def stage(out: Path = OUT, root: Path = ROOT) -> Path:
-    """Copy the pages and their figures into `out`/pages, and MathJax into `out`/static; return the former."""
-    for folder in (out / "pages", out / "static"):
+    """Copy the pages with their figures into `out`/pages, and MathJax into `out`/static, anew; return the former."""
+    for folder in (out / "pages", out / "static", out / "html"):
         shutil.rmtree(folder, ignore_errors=True)
     for source in [*(root / "site" / name for name in OWN), *(root / path for path in [*pages(root), *FIGURES])]:
         target = out / "pages" / (source.name if source.parent.name == "site" else source.relative_to(root))
