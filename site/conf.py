@@ -10,6 +10,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "site")]
 
 from course import pages_address, repository
 
+ADDRESS = repository(ROOT)
 project = html_title = "Build a reasoning model, step by step"
 author = copyright = ""
 extensions = ["myst_nb", "crosslinks"]
@@ -26,11 +27,11 @@ html_theme = "sphinx_book_theme"
 html_static_path = ["static"]
 html_css_files = ["course.css"]
 html_js_files = ["course.js"]
-html_baseurl = pages_address(repository(ROOT))
+html_baseurl = pages_address(ADDRESS)
 html_sourcelink_suffix = ""
 html_show_copyright = html_show_sphinx = False
 html_theme_options = {
-    "repository_url": f"https://github.com/{repository(ROOT)}",
+    "repository_url": f"https://github.com/{ADDRESS}",
     "repository_branch": "main",
     "use_repository_button": True,
     "use_download_button": True,

@@ -10,10 +10,10 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 from tools import site
+from tools.book_sections import BOOK, OURS
 from tools.pointers import NUMBER, NUMBERS
 
 GLOSSARY, CONCORDANCE = "glossary", "appendix/I_book_sections"
-OURS, BOOK = "Ours", "The book"  # columns of the concordance
 HEADING = re.compile(rf"(Exercise )?({NUMBER})\b")
 NAMED = re.compile(
     r"arXiv:(?P<arxiv>\d{4}\.\d{4,5})"
@@ -74,6 +74,7 @@ class Linker:
         self.app, self.docname = app, docname
         self.places, self.terms = app.env.course_places, app.env.course_terms
         self.done: set[str] = {docname}  # pages and terms that were linked already
+        self.entry: nodes.Element | None = None  # of the glossary, on its own page
         # "Ratio (of policies)" is a word like others: linked in bold, and on the page that teaches it.
         self.bold, self.spelling = {}, {}
         for name, term in self.terms.items():
@@ -160,6 +161,11 @@ class Linker:
         self.done.add(term.anchor)
         return self.link(text, GLOSSARY, term.anchor, classes=["term"], reftitle=term.sentence)
 
+    def begin(self, entry: nodes.Element) -> None:
+        """Come to an entry of the glossary, which may link to all others anew, and not to itself."""
+        if entry is not self.entry:
+            self.entry, self.done = entry, {self.docname, *ids(entry)}
+
     def replace(self, node: nodes.Text, column: str) -> None:
         """Put the links into one text."""
         text = node.astext().replace("\n", " ")
@@ -204,10 +210,8 @@ def connect(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         if any(isinstance(each, UNTOUCHED) for each in around):
             continue
         entry = next((column[each] for each in around if each in column), "")
-        if docname == GLOSSARY:  # here each explanation may link to the others, and not to itself
-            own = next((each for each in around if isinstance(each, nodes.definition_list_item)), doctree)
-            linker.done = linker.done if own is getattr(linker, "own", None) else {docname, *ids(own)}
-            linker.own = own
+        if docname == GLOSSARY:
+            linker.begin(next((each for each in around if isinstance(each, nodes.definition_list_item)), doctree))
         if entry != BOOK:
             linker.replace(node, entry)
 
