@@ -28,9 +28,11 @@ TEXT_SUFFIXES = {".ipynb", ".md", ".toml", ".py", ".yml", ".cff"}
 SETUPS = {
     "requirements.txt": ["requirements.txt"],
     "requirements-chat.txt": ["requirements.txt", "requirements-chat.txt"],
+    "requirements-site.txt": ["requirements-site.txt"],
     "requirements-dev.txt": [
         "requirements.txt",
         "requirements-chat.txt",
+        "requirements-site.txt",
         "requirements-dev.txt",
         "requirements-nodeps.txt",
     ],
@@ -141,7 +143,7 @@ def set_up(root, name="requirements.txt"):
     make_venv(folder)
     print("Installing the packages of the course; this takes some minutes the first time", flush=True)
     torch_index = os.environ.get("COURSE_TORCH_INDEX")
-    if torch_index:
+    if torch_index and "requirements.txt" in SETUPS[name]:
         pip_install(python, "--index-url", torch_index, torch_requirement(root))
     pip_install(python, "-r", root / name)
     if "requirements-nodeps.txt" in SETUPS[name]:
@@ -217,6 +219,15 @@ def chat(root, arguments):
     return run_to_end(chat_command(python, arguments), root)
 
 
+def site(root, arguments):
+    """Build the web edition; the work is in tools/site.py."""
+    if arguments:
+        raise CourseError("site takes no arguments: it builds all pages into results/site/html.")
+    if sys.version_info < (3, 11):
+        raise CourseError("The web edition is built with Python 3.11 or newer (lab and run work with 3.10).")
+    return run_to_end([str(set_up(root, "requirements-site.txt")), "-m", "tools.site"], root)
+
+
 # Two workers, a file at a time, in the order of conftest.py: the longest first.
 WORKERS = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 
@@ -255,6 +266,12 @@ def repository(root):
     return found.group(1)
 
 
+def pages_address(address):
+    """Where GitHub publishes the web edition of OWNER/NAME."""
+    owner, _, name = address.partition("/")
+    return f"https://{owner.lower()}.github.io/{name}/"
+
+
 def course_texts(root):
     """Every text file of the course that may hold the public address."""
     for folder, folders, names in os.walk(root):
@@ -269,10 +286,11 @@ def repo(root, arguments):
         raise CourseError(f"{new!r} is not of the form OWNER/NAME, for example ada/reasoning-course.")
     old = repository(root)
     pattern = re.compile(rf"(?<![\w.-]){re.escape(old)}(?![\w-])")
+    old_pages, new_pages = (pages_address(each).removesuffix("/") for each in (old, new))
     changed = 0
     for path in course_texts(root):
         before = path.read_bytes().decode("utf-8")
-        after = pattern.sub(new, before)
+        after = pattern.sub(new, before.replace(old_pages, new_pages))
         if after != before:
             path.write_bytes(after.encode("utf-8"))
             changed += 1
@@ -306,6 +324,12 @@ def parser():
         "--quick without the slow ones, and of the notebooks those of chapters 1 to 3 only.",
         help="run every test (further arguments go to pytest)",
     )
+    commands.add_parser(
+        "site",
+        usage="course.py site",
+        description="Build the web edition into results/site/html, from the notebooks as they are; none is executed.",
+        help="build the web edition into results/site/html",
+    )
     address = commands.add_parser("repo", help="change the public repository's address in all files")
     address.add_argument("address", metavar="OWNER/NAME")
     return main_parser
@@ -325,7 +349,7 @@ def main(arguments=None):
         if rest:
             parser().error("repo takes one argument, OWNER/NAME")
         rest = [parsed.address]
-    action = {"lab": lab, "run": run, "chat": chat, "test": test, "repo": repo}[parsed.command]
+    action = {"lab": lab, "run": run, "chat": chat, "test": test, "site": site, "repo": repo}[parsed.command]
     try:
         return action(ROOT, rest)
     except CourseError as error:

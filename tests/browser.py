@@ -1,4 +1,4 @@
-"""A headless Chromium driven over its DevTools protocol, as far as the test of JupyterLab needs it."""
+"""A headless Chromium driven over its DevTools protocol, as far as the tests need it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+import urllib.parse
 from pathlib import Path
 
 import websocket
@@ -115,3 +116,29 @@ class Browser:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+
+class Watched(Browser):
+    """A browser that notes every address its page asks for."""
+
+    def __enter__(self) -> Watched:
+        super().__enter__()
+        self.heard: list[str] = []
+        receive = self.socket.recv
+
+        def recv():
+            self.heard.append(receive())
+            return self.heard[-1]
+
+        self.socket.recv = recv
+        self.call("Network.enable")
+        return self
+
+    def asked(self) -> set[str]:
+        """The hosts that were asked for anything, blocked requests included; data: and blob: have none."""
+        events = [event for event in map(json.loads, self.heard) if "method" in event]
+        addresses = [
+            event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+        ]
+        assert addresses
+        return {urllib.parse.urlsplit(address).netloc for address in addresses} - {""}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -13,7 +12,7 @@ import urllib.parse
 from contextlib import contextmanager
 
 import pytest
-from browser import Browser, find_browser, wait_for
+from browser import Watched, find_browser, wait_for
 
 import course
 from appendix import g_chat as chat
@@ -36,30 +35,8 @@ PLANTED = (
 )
 
 
-class Watched(Browser):
-    """A browser that notes every address its page asks for."""
-
-    def __enter__(self) -> Watched:
-        super().__enter__()
-        self.heard: list[str] = []
-        receive = self.socket.recv
-
-        def recv():
-            self.heard.append(receive())
-            return self.heard[-1]
-
-        self.socket.recv = recv
-        self.call("Network.enable")
-        return self
-
-    def asked(self) -> set[str]:
-        """The hosts that were asked for anything, blocked requests included; data: and blob: have none."""
-        events = [event for event in map(json.loads, self.heard) if "method" in event]
-        addresses = [
-            event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
-        ]
-        assert addresses
-        return {urllib.parse.urlsplit(address).netloc for address in addresses} - {""}
+class Chat(Watched):
+    """A browser at the chat page."""
 
     def type(self, text: str) -> None:
         """Type a message into the box that has the focus, and press Enter."""
@@ -111,7 +88,7 @@ class Scripted:
 @contextmanager
 def opened(address: str, profile):
     """The page in a browser, ready for a message."""
-    with Watched(find_browser(), profile) as browser:
+    with Chat(find_browser(), profile) as browser:
         browser.open(address)
         wait_for(lambda: browser.evaluate("document.querySelector('textarea') !== null"), 60, "the page")
         yield browser

@@ -67,7 +67,7 @@ def started(folder, *arguments, cwd=None):
 def test_help_names_the_commands_from_any_folder(repository, tmp_path):
     result = started(repository, "--help", cwd=tmp_path)
     assert result.returncode == 0
-    assert all(f"\n    {command} " in result.stdout for command in ("lab", "run", "chat", "test", "repo"))
+    assert all(f"\n    {command} " in result.stdout for command in ("lab", "run", "chat", "test", "site", "repo"))
 
 
 def test_a_wrong_command_is_refused():
@@ -150,6 +150,22 @@ def test_the_tests_set_up_covers_the_notebooks_and_a_change_is_noticed(repositor
         file.write("tqdm==4.0\n")
     course.set_up(repository)
     assert [call[1:3] for call in calls] == [["-m", "pip"]]
+
+
+def test_the_web_edition_needs_its_own_packages_only(repository, calls, monkeypatch):
+    monkeypatch.setattr(course, "ROOT", repository)
+    monkeypatch.setenv("COURSE_TORCH_INDEX", "https://example.org/cpu")
+    assert course.main(["site"]) == 0
+    assert [call[1:3] for call in calls] == [["-m", "venv"], ["-m", "pip"], ["-m", "tools.site"]]
+    assert calls[1][-2:] == ["-r", str(repository / "requirements-site.txt")]
+    assert course.main(["site", "ch01"]) == 1
+
+
+def test_an_old_python_is_told_before_the_web_edition_is_set_up(calls, monkeypatch, capsys):
+    monkeypatch.setattr(course.sys, "version_info", (3, 10, 4))
+    assert course.main(["site"]) == 1
+    assert "Python 3.11 or newer" in one_sentence(capsys)
+    assert calls == []
 
 
 def test_torch_can_come_from_another_index(repository, calls, monkeypatch):
@@ -291,7 +307,7 @@ def test_ctrl_c_leaves_every_command_time_to_clean_up():
             text=True,
             start_new_session=True,
         )
-        for name in ("lab", "run", "chat", "test")
+        for name in ("lab", "run", "chat", "test", "site")
     ]
     for command in commands:
         while command.stdout.readline().strip() != "started":
@@ -363,6 +379,8 @@ def test_the_address_changes_everywhere_and_back(repository):
     assert not any(old.encode() in text for text in changed.values())
     assert b"github.com/ada-l/my.course" in changed[repository / "README.md"]
     assert b"github.com/ada-l/my.course" in changed[repository / PATH]
+    assert course.pages_address("ada-l/my.course").encode() in changed[repository / "README.md"]
+    assert not any(course.pages_address(old).encode() in text for text in changed.values())
     assert started(repository, "repo", old).returncode == 0
     assert contents(repository) == before
 

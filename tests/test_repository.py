@@ -128,7 +128,7 @@ def unpinned(text: str) -> list[str]:
 
 
 def test_requirements_are_pinned_and_torch_is_the_tested_one():
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt", "requirements-site.txt"):
         assert unpinned((ROOT / name).read_text(encoding="utf-8")) == []
     assert unpinned("torch\nnumpy>=2\ntqdm==4.1\n# note") == ["torch", "numpy>=2"]
     assert torch_requirement(ROOT) == f"torch=={version('torch').split('+')[0]}"
