@@ -186,6 +186,8 @@ def look(browser, width: int, theme: str) -> None:
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
     wait_for(lambda: browser.evaluate("document.documentElement.dataset.theme") == theme, 20, theme)
+    # The page hears of its new width with the next frame.
+    assert browser.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
 
 LOOKS = [(width, theme) for width in (1280, 400) for theme in ("light", "dark")]

@@ -6,9 +6,9 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   document.querySelector(".bd-sidebar-primary .sidebar-primary-item")?.setAttribute("role", "banner");
   const reachable = () => {
-    // What scrolls sideways must be reachable with the keyboard.
-    for (const formula of document.querySelectorAll("mjx-container[display]")) {
-      if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+    // What scrolls sideways must be reachable with the keyboard. The theme sees to blocks of code, 0.3 s later.
+    for (const block of document.querySelectorAll("mjx-container[display], pre")) {
+      if (block.scrollWidth > block.clientWidth) block.tabIndex = 0;
     }
   };
   window.MathJax?.startup?.promise?.then(reachable);
