@@ -27,6 +27,7 @@ def plot_every_method() -> Axes:
         axes.axvline(100 * control, color=GREY, linestyle="--", linewidth=1, zorder=0)
         name = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "color": GREY, "fontsize": 9}
         axes.annotate(CONTROL, (100 * control, 1), (0, 3), ha="center", **name)
+        axes.set_title(axes.get_title(loc="left"), loc="left", pad=18)  # room for the line's name beneath
     return axes
 
 

@@ -103,17 +103,22 @@ def _kind(value: object) -> str:
     return "text" if isinstance(value, str) else "other"
 
 
-def paired_rows() -> list[tuple[dict | None, dict | None]]:
-    """Pairs of the reader's row and the reference row, by chapter; one of the two may be missing."""
+def paired_rows(until: str | None = None) -> list[tuple[dict | None, dict | None]]:
+    """Pairs of the reader's row and the reference row, by chapter; one of the two may be missing.
+
+    `until` is the last chapter whose rows are wanted, such as "ch05"; without it all are.
+    """
     own, reference = ({key_of(row): row for row in read_ledger(path)} for path in (None, REFERENCE))
     rows = sorted((own | reference).values(), key=place_of)
+    if until:
+        rows = [row for row in rows if place_of(row) <= place_of({"chapter": until})]
     return [(own.get(key), reference.get(key)) for key in map(key_of, rows)]
 
 
-def ledger_table() -> str:
-    """The ledger as a Markdown table: the reader's measurements, and beside each the reference."""
+def ledger_table(until: str | None = None) -> str:
+    """The ledger as a Markdown table, up to a chapter: the reader's measurements, and beside each the reference."""
     header = ("chapter", "method", "model, data", "n", "accuracy", "tokens", "seconds", "reference")
-    rows = [header, *(_cells(own, reference) for own, reference in paired_rows())]
+    rows = [header, *(_cells(own, reference) for own, reference in paired_rows(until))]
     if len(rows) == 1:
         return "The ledger is empty: run a chapter's notebook first."
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -142,11 +147,11 @@ def point_of(row: dict | None) -> tuple[float, float, float] | None:
     return row and (row["accuracy"], *row["ci95"])
 
 
-def plot_ledger() -> "Axes":
-    """Accuracy and 95 % interval of every measurement; the reference stands beneath the reader's own."""
+def plot_ledger(until: str | None = None) -> "Axes":
+    """Accuracy and 95 % interval of every measurement up to a chapter; the reference stands beneath the reader's own."""
     from shared.plots import interval_points
 
-    pairs = paired_rows()
+    pairs = paired_rows(until)
     if not pairs:
         raise ValueError("The ledger is empty: run a chapter's notebook first.")
     series = dict(zip(("yours", "reference"), zip(*pairs, strict=True), strict=True))
