@@ -103,3 +103,30 @@ def test_what_the_control_is_paid_for():
         (" \\boxed{119}", 0.0),
     ):
         assert grpo_base.reward_steps(text, problem) == pytest.approx(reward), text
+
+
+def test_the_base_s_own_page_says_what_was_recorded():
+    """The first column of figures in shared/tiny/README.md, and the sentence below the table."""
+    page = (ROOT / "shared" / "tiny" / "README.md").read_text(encoding="utf-8")
+    names = {
+        "chain of thought": "cot",
+        "**chain of thought, tag begun** (P*)": "cot, tag begun",
+        '"Write down every single step and leave none out"': "every single step",
+        '"Work slowly and carefully, one step a line"': "work carefully",
+    }
+    _, _, table = page.partition("| prompt | seed 0, problems 20711 |")
+    rows = [line.split("|")[1:3] for line in table.split("\n\n")[0].splitlines()[2:]]
+    assert len(rows) == 9
+    for name, value in rows:
+        part = names.get(name.strip(), name.strip())
+        assert float(value.strip(" *").split("*")[0]) == percent(part), name
+    style = max(percent(part) for part in RECORDED if part.startswith("steps, ") and part.endswith(" cot"))
+    reached = (percent("correct, 125 steps, cot"), percent("correct, 500 steps, cot"), style)
+    told = "GRPO reaches {} % in 125 steps and {} % in 500, its control that is paid for the number of steps alone {} %"
+    assert told.format(*reached) in " ".join(page.split())
+
+
+def percent(part: str) -> float:
+    """Right answers of a recorded row, in per cent."""
+    right = RECORDED[part]["right"]
+    return round(100 * right.count("1") / len(right), 1)
