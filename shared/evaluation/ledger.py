@@ -148,7 +148,7 @@ def point_of(row: dict | None) -> tuple[float, float, float] | None:
 
 
 def plot_ledger(until: str | None = None) -> "Axes":
-    """Accuracy and 95 % interval of what was measured up to a chapter; the reference stands beneath the reader's own."""
+    """Accuracy and 95 % interval of what was measured up to a chapter; the reference stands beneath the reader's."""
     from shared.plots import interval_points
 
     pairs = paired_rows(until)
