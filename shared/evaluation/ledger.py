@@ -103,19 +103,14 @@ def _kind(value: object) -> str:
     return "text" if isinstance(value, str) else "other"
 
 
-def paired_rows(until: str | None = None) -> list[tuple[dict | None, dict | None]]:
-    """Pairs of the reader's row and the reference row, by chapter; one of the two may be missing.
-
-    `until` is the last chapter whose rows are wanted, such as "ch05"; without it all are.
-    """
+def paired_rows(until: str = "appZ") -> list[tuple[dict | None, dict | None]]:
+    """Pairs of the reader's row and the reference row, by chapter, up to `until`; one of the two may be missing."""
     own, reference = ({key_of(row): row for row in read_ledger(path)} for path in (None, REFERENCE))
-    rows = sorted((own | reference).values(), key=place_of)
-    if until:
-        rows = [row for row in rows if place_of(row) <= place_of({"chapter": until})]
-    return [(own.get(key), reference.get(key)) for key in map(key_of, rows)]
+    rows = [row for row in (own | reference).values() if place_of(row) <= place_of({"chapter": until})]
+    return [(own.get(key), reference.get(key)) for key in map(key_of, sorted(rows, key=place_of))]
 
 
-def ledger_table(until: str | None = None) -> str:
+def ledger_table(until: str = "appZ") -> str:
     """The ledger as a Markdown table, up to a chapter: the reader's measurements, and beside each the reference."""
     header = ("chapter", "method", "model, data", "n", "accuracy", "tokens", "seconds", "reference")
     rows = [header, *(_cells(own, reference) for own, reference in paired_rows(until))]
@@ -147,7 +142,7 @@ def point_of(row: dict | None) -> tuple[float, float, float] | None:
     return row and (row["accuracy"], *row["ci95"])
 
 
-def plot_ledger(until: str | None = None) -> "Axes":
+def plot_ledger(until: str = "appZ") -> "Axes":
     """Accuracy and 95 % interval of what was measured up to a chapter; the reference stands beneath the reader's."""
     from shared.plots import interval_points
 
