@@ -22,7 +22,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-NEEDED_GB = 3
+NEEDED_GB, NEEDED_GB_WITH_CUDA = 3, 10
 TEXT_SUFFIXES = {".ipynb", ".md", ".toml", ".py", ".yml", ".cff"}
 # Each set-up by the file that pip is given, with all files that decide what it installs.
 SETUPS = {
@@ -76,13 +76,24 @@ def contained(name):
     return [each for each, files in SETUPS.items() if set(files) <= set(SETUPS[name])]
 
 
-def check_disk(folder):
-    """Raise CourseError if less than NEEDED_GB is free where the environment is to be made."""
-    free = shutil.disk_usage(folder).free / 1e9
-    if free < NEEDED_GB:
+def needed_gb(name):
+    """What a set-up needs on the disk, in GB; on Linux pip's default torch brings the libraries for NVIDIA GPUs.
+
+    Not so the CPU build, which COURSE_TORCH_INDEX names, and perhaps not what pip takes from a folder of wheels.
+    """
+    smaller = "cpu" in os.environ.get("COURSE_TORCH_INDEX", "") or os.environ.get("PIP_NO_INDEX")
+    with_cuda = sys.platform == "linux" and "requirements.txt" in SETUPS[name] and not smaller
+    return NEEDED_GB_WITH_CUDA if with_cuda else NEEDED_GB
+
+
+def check_disk(folder, name):
+    """Raise CourseError if too little is free where the environment is to be made."""
+    free, needed = shutil.disk_usage(folder).free / 1e9, needed_gb(name)
+    if free < needed:
+        smaller = ", or choose the CPU build of torch (README)" if needed > NEEDED_GB else ""
         raise CourseError(
-            f"Only {free:.1f} GB of disk space is free and the set-up needs about {NEEDED_GB} GB: "
-            "free some, or name a folder on another disk with the variable COURSE_VENV."
+            f"Only {free:.1f} GB of disk space is free and the set-up needs about {needed} GB: free some, or name a "
+            f"folder on another disk with the variable COURSE_VENV{smaller}."
         )
 
 
@@ -103,7 +114,7 @@ def has_pip(python):
     return python.exists() and subprocess.run(command, capture_output=True).returncode == 0
 
 
-def make_venv(folder):
+def make_venv(folder, name):
     """Create the virtual environment unless a whole one is there; what the reader keeps there is not deleted."""
     if has_pip(venv_python(folder)):
         return
@@ -111,7 +122,7 @@ def make_venv(folder):
     if not new and not (folder / "pyvenv.cfg").exists():
         raise CourseError(f"{folder} holds other things: name a new folder with COURSE_VENV.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    check_disk(folder.parent)
+    check_disk(folder.parent, name)
     print(f"Making a virtual environment in {folder}", flush=True)
     # Only what carries the course's stamp is made anew. Otherwise venv adds what is missing: after a set-up that
     # was interrupted this is pip, and an environment of the reader's without pip (uv makes such) keeps its packages.
@@ -140,7 +151,7 @@ def set_up(root, name="requirements.txt"):
     stamps = {each: folder / f"course-{each}" for each in contained(name)}
     if python.exists() and read(stamps[name]) == requirements_stamp(root, name):
         return python
-    make_venv(folder)
+    make_venv(folder, name)
     print("Installing the packages of the course; this takes some minutes the first time", flush=True)
     torch_index = os.environ.get("COURSE_TORCH_INDEX")
     if torch_index and "requirements.txt" in SETUPS[name]:
@@ -226,6 +237,24 @@ def site(root, arguments):
     if sys.version_info < (3, 11):
         raise CourseError("The web edition is built with Python 3.11 or newer (lab and run work with 3.10).")
     return run_to_end([str(set_up(root, "requirements-site.txt")), "-m", "tools.site"], root)
+
+
+def without_arguments(name, arguments):
+    """Raise CourseError if a command that takes no arguments got some."""
+    if arguments:
+        raise CourseError(f"{name} takes no arguments.")
+
+
+def doctor(root, arguments):
+    """Say what is there and what is missing; the work is in tools/doctor.py, which needs no environment."""
+    without_arguments("doctor", arguments)
+    return run_to_end([sys.executable, "-m", "tools.doctor"], root)
+
+
+def progress(root, arguments):
+    """Say which exercises are solved; the work is in tools/progress.py, which needs no environment."""
+    without_arguments("progress", arguments)
+    return run_to_end([sys.executable, "-m", "tools.progress"], root)
 
 
 # Two workers, a file at a time, in the order of conftest.py: the longest first.
@@ -330,6 +359,19 @@ def parser():
         description="Build the web edition into results/site/html, from the notebooks as they are; none is executed.",
         help="build the web edition into results/site/html",
     )
+    commands.add_parser(
+        "doctor",
+        usage="course.py doctor",
+        description="Say what is there and what is missing, with the command that mends it; exit status 1 if something "
+        "that is needed is missing.",
+        help="say what is installed, what the machine can do, and what is missing",
+    )
+    commands.add_parser(
+        "progress",
+        usage="course.py progress",
+        description="Say which exercises are solved, by chapter, as the checks have noted in results/progress.json.",
+        help="say which exercises are solved",
+    )
     address = commands.add_parser("repo", help="change the public repository's address in all files")
     address.add_argument("address", metavar="OWNER/NAME")
     return main_parser
@@ -349,7 +391,7 @@ def main(arguments=None):
         if rest:
             parser().error("repo takes one argument, OWNER/NAME")
         rest = [parsed.address]
-    action = {"lab": lab, "run": run, "chat": chat, "test": test, "site": site, "repo": repo}[parsed.command]
+    action = globals()[parsed.command]  # each command has a function of its name
     try:
         return action(ROOT, rest)
     except CourseError as error:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import time
 import urllib.parse
@@ -12,8 +10,6 @@ from pathlib import Path
 
 import websocket
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-MAC_PATH = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -27,14 +23,6 @@ FLAGS = (
     "--window-size=1400,1000",
     "--remote-debugging-port=0",
 )
-
-
-def find_browser() -> str | None:
-    """Path of a Chromium-like browser: COURSE_BROWSER, or the first of the usual names."""
-    named = os.environ.get("COURSE_BROWSER")
-    return (
-        named or next(filter(None, map(shutil.which, NAMES)), None) or (MAC_PATH if Path(MAC_PATH).exists() else None)
-    )
 
 
 def wait_for(condition, seconds: float, what: str, pause: float = 0.25):

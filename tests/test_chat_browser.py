@@ -12,10 +12,11 @@ import urllib.parse
 from contextlib import contextmanager
 
 import pytest
-from browser import Watched, find_browser, wait_for
+from browser import Watched, wait_for
 
 import course
 from appendix import g_chat as chat
+from tools.doctor import find_browser
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install -r requirements-chat.txt")
 from appendix import g_chat_app as app

@@ -17,6 +17,8 @@ from samples import PATH, executed_sample, sample_repository
 import course
 from tools.cells import write_notebook
 
+COMMANDS = ("lab", "run", "chat", "test", "site", "doctor", "progress", "repo")
+
 
 @pytest.fixture
 def repository(tmp_path):
@@ -67,7 +69,7 @@ def started(folder, *arguments, cwd=None):
 def test_help_names_the_commands_from_any_folder(repository, tmp_path):
     result = started(repository, "--help", cwd=tmp_path)
     assert result.returncode == 0
-    assert all(f"\n    {command} " in result.stdout for command in ("lab", "run", "chat", "test", "site", "repo"))
+    assert all(f"\n    {command} " in result.stdout for command in COMMANDS)
 
 
 def test_a_wrong_command_is_refused():
@@ -88,10 +90,17 @@ def test_further_arguments_pass_through_in_order(monkeypatch):
 
 
 def test_the_file_parses_on_old_pythons_and_uses_the_standard_library_only():
-    tree = ast.parse((course.ROOT / "course.py").read_text(encoding="utf-8"), feature_version=(3, 7))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported <= sys.stdlib_module_names
+    assert imported("course.py", feature_version=(3, 7)) <= sys.stdlib_module_names
+    for name in ("__init__", "doctor", "progress"):  # started before anything is installed
+        assert imported(f"tools/{name}.py") <= {*sys.stdlib_module_names, "course"}
+
+
+def imported(path, **settings):
+    tree = ast.parse((course.ROOT / path).read_text(encoding="utf-8"), **settings)
+    modules = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    return modules | {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
 
 
 def test_an_old_python_gets_one_sentence():
@@ -158,7 +167,7 @@ def test_the_web_edition_needs_its_own_packages_only(repository, calls, monkeypa
     assert course.main(["site"]) == 0
     assert [call[1:3] for call in calls] == [["-m", "venv"], ["-m", "pip"], ["-m", "tools.site"]]
     assert calls[1][-2:] == ["-r", str(repository / "requirements-site.txt")]
-    assert course.main(["site", "ch01"]) == 1
+    assert [course.main([name, "ch01"]) for name in ("site", "doctor", "progress")] == [1, 1, 1]
 
 
 def test_an_old_python_is_told_before_the_web_edition_is_set_up(calls, monkeypatch, capsys):
@@ -185,8 +194,30 @@ def one_sentence(capsys):
 def test_no_disk_space_is_said_before_anything_is_made(calls, monkeypatch, capsys):
     monkeypatch.setattr(course.shutil, "disk_usage", lambda _: SimpleNamespace(free=1.2e9))
     assert course.main(["lab"]) == 1
-    assert "Only 1.2 GB of disk space is free and the set-up needs about 3 GB" in one_sentence(capsys)
+    needed = course.needed_gb("requirements.txt")
+    assert f"Only 1.2 GB of disk space is free and the set-up needs about {needed} GB" in one_sentence(capsys)
     assert calls == []
+
+
+def test_the_set_up_needs_more_on_linux_unless_it_takes_the_cpu_build(monkeypatch):
+    for name in ("COURSE_TORCH_INDEX", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(course.sys, "platform", "linux")
+    assert course.needed_gb("requirements.txt") == course.needed_gb("requirements-dev.txt") == 10
+    assert course.needed_gb("requirements-site.txt") == 3
+    monkeypatch.setenv("COURSE_TORCH_INDEX", "https://example.org/whl/cpu")
+    assert course.needed_gb("requirements.txt") == 3
+    monkeypatch.delenv("COURSE_TORCH_INDEX")
+    monkeypatch.setattr(course.sys, "platform", "darwin")
+    assert course.needed_gb("requirements.txt") == 3
+
+
+def test_the_readme_has_the_same_figures_and_all_commands():
+    text = (course.ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"about {course.NEEDED_GB} GB of disk space (on Linux {course.NEEDED_GB_WITH_CUDA} GB, unless" in text
+    assert all(f"| `python3 course.py {name}" in text for name in COMMANDS)
+    number = ("six", "seven", "eight", "nine", "ten", "eleven", "twelve")[len(COMMANDS) - 6]
+    assert f"course.py            the {number} commands\n" in text
 
 
 def test_no_network_is_said_and_nothing_is_stamped(calls, monkeypatch, capsys):

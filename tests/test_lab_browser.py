@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browser import Browser, find_browser, wait_for
+from browser import Browser, wait_for
 from nbformat.v4 import new_output
 
 import course
 from tools.cells import make_notebook, write_notebook
+from tools.doctor import find_browser
 from tools.unchanged import passed_before, remember
 
 NOTEBOOK = "ch02/ch02_main.ipynb"  # with which JupyterLab begins where there is no chapter 1

@@ -10,7 +10,7 @@ import pytest
 from ch08.figures import CONTROL, label_places, plot_accuracy_against_tokens, plot_every_method, spread
 from shared.evaluation import ledger
 from shared.evaluation.evaluator import EvalResult
-from shared.evaluation.ledger import append_result, ledger_path, ledger_table, plot_ledger, read_ledger
+from shared.evaluation.ledger import append_result, ledger_table, plot_ledger, read_ledger, results_file
 from shared.evaluation.statistics import wilson_interval
 from shared.support.jsonl import append_jsonl, write_jsonl
 from tools import ledger as of_authors
@@ -22,7 +22,7 @@ def own(tmp_path, monkeypatch):
     """An empty ledger and no reference."""
     monkeypatch.setenv("COURSE_LEDGER", str(tmp_path / "deep" / "own.jsonl"))
     monkeypatch.setattr(ledger, "REFERENCE", tmp_path / "reference.jsonl")
-    return ledger_path()
+    return results_file()
 
 
 def result(correct: int, n: int, seconds: float = 2.0) -> EvalResult:

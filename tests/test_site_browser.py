@@ -21,10 +21,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browser import Watched, find_browser, wait_for
+from browser import Watched, wait_for
 
 from tools import site, site_quiz
 from tools.cells import read_notebook
+from tools.doctor import find_browser
 
 pytest.importorskip("myst_nb", reason="Sphinx is not installed: pip install -r requirements-site.txt")
 pytestmark = pytest.mark.slow

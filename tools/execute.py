@@ -22,12 +22,14 @@ KEPT_CELL_METADATA = ("tags",)
 
 
 def kernel_environment(jobs: int = 1) -> dict[str, str]:
-    """Environment of the kernels: progress bars off, because their times differ from run to run.
+    """Environment of the kernels: progress bars off, because their times differ from run to run, and so are the lines
+    about solved exercises, which depend on the reader.
 
     Several at a time share the processor's cores, unless OMP_NUM_THREADS says otherwise.
     """
     shared = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} if jobs > 1 else {}
-    return {**shared, **os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TQDM_DISABLE": "1"}
+    quiet = {"TQDM_DISABLE": "1", "COURSE_PROGRESS": os.devnull}
+    return {**shared, **os.environ, "OMP_WAIT_POLICY": "PASSIVE", **quiet}
 
 
 def execute_all(paths: Sequence[Path], destination: Path | None = None, jobs: int = 1) -> None:

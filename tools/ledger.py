@@ -33,7 +33,7 @@ def refresh_figure(path: Path | None = None) -> Path:
 
     A second figure, accuracy against tokens, stands beside it as NAME-tokens.png where the tiny model was measured.
     """
-    path = path or ledger.ledger_path().with_suffix(".png")
+    path = path or ledger.results_file().with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_every_method().figure.savefig(path)
     with suppress(ValueError):  # the tiny model was not measured

@@ -12,34 +12,8 @@ import torch
 LONGEST_TEXT = 160
 
 
-class Mismatch(Exception):
-    """A solution gave something else than expected.
-
-    `case` says for which input, in words that follow 'for'; it may be empty.
-    """
-
-    def __init__(self, expected: Any, got: Any, case: str = "") -> None:
-        super().__init__(expected, got, case)
-        self.expected, self.got, self.case = expected, got, case
-
-    def __str__(self) -> str:
-        where = f"for {self.case}: " if self.case else ""
-        return f"{where}expected {shown(self.expected)}, got {shown(self.got)}"
-
-
-def expect(got: Any, expected: Any, case: str = "", tolerance: float = 1e-6) -> None:
-    """Raise Mismatch unless `got` equals `expected`.
-
-    Floating-point numbers and tensors agree within `tolerance`, relative or absolute; strings, integers and
-    shapes exactly. A list and a tuple of equal items are equal, so are a tensor and the nested list of its
-    values.
-    """
-    if not agree(got, expected, tolerance):
-        raise Mismatch(expected, got, case)
-
-
 def agree(got: Any, expected: Any, tolerance: float) -> bool:
-    """Whether two values are equal in the sense of `expect`."""
+    """Whether two values are equal in the sense of `expect`, which stands in `_expect.py`."""
     if type(got).__module__ == "numpy":
         got = got.tolist()
     if isinstance(got, torch.Tensor) or isinstance(expected, torch.Tensor):

@@ -12,7 +12,13 @@ from shared.model.transformer import CausalLM
 WORDS = "Tom sees a hippopotamus near Łódź."
 
 
-@register("2.1", title="tokens per word", hint="encode each word with the space before it, except the first")
+@register(
+    "2.1",
+    title="tokens per word",
+    hint="encode each word with the space before it, except the first",
+    hint2="split() gives the words; call len(tokenizer.encode(...)) on the first as it is and on ' ' + word for "
+    "the others",
+)
 def check_tokens_per_word(tokens_per_word):
     """Compare with the tokenizer's own count for known and unknown words."""
     _, tokenizer = load_model("tiny-random")
@@ -24,7 +30,13 @@ def check_tokens_per_word(tokens_per_word):
     return "known words are few tokens, unknown ones many, none is refused"
 
 
-@register("2.2", title="any device", hint="ask the model: torch.tensor(..., device=model.device), in inference mode")
+@register(
+    "2.2",
+    title="any device",
+    hint="ask the model: torch.tensor(..., device=model.device), in inference mode",
+    hint2="input_ids of shape (1, length) on model.device give logits of shape (1, length, vocabulary), of "
+    "which you want [0, -1]; torch.inference_mode() as a decorator keeps the gradient away",
+)
 def check_next_token_logits(next_token_logits):
     """Run on the CPU, and on a stand-in whose device no tensor reaches by chance."""
     model, tokenizer = load_model("tiny-random")
@@ -68,7 +80,13 @@ class _ModelElsewhere:
         return torch.zeros(*input_ids.shape, self.vocab_size)  # so that a result can be moved to the processor
 
 
-@register("2.3", title="stop sequence", hint="decode all new tokens at each step; cut before `stop`, and end there")
+@register(
+    "2.3",
+    title="stop sequence",
+    hint="decode all new tokens at each step; cut before `stop`, and end there",
+    hint2="append one id, test `stop in tokenizer.decode(ids)`, and break; the end token is tested before it is "
+    "appended; after the loop keep what stands before the first `stop`",
+)
 def check_generate_until(generate_until):
     """Compare with `generate(stop=...)`, with a stop text that spans tokens and, where none comes, the end token.
 
@@ -91,7 +109,11 @@ def check_generate_until(generate_until):
 
 
 @register(
-    "2.4", title="cost of generation", hint="the token at position i looks at i + 1 tokens; add up over all calls"
+    "2.4",
+    title="cost of generation",
+    hint="the token at position i looks at i + 1 tokens; add up over all calls",
+    hint2="one pass over L tokens makes L(L+1)/2 pairs; without the cache there are m passes, of n, n + 1, ... "
+    "tokens; with it the pairs are those of one pass over n + m - 1 tokens",
 )
 def check_attention_pairs(attention_pairs):
     """Compare the formula with pairs counted while a model runs."""
@@ -128,7 +150,13 @@ def _count_pairs(model: CausalLM, prompt_length: int, new_tokens: int, use_cache
     return pairs
 
 
-@register("2.5", title="memory of the cache", hint="keys and values: layers x key-value heads x head size, twice")
+@register(
+    "2.5",
+    title="memory of the cache",
+    hint="keys and values: layers x key-value heads x head size, twice",
+    hint2="multiply 2 (keys and values) by num_layers, num_kv_heads and head_dim, then by tokens, texts and "
+    "bytes; num_heads has no place in it",
+)
 def check_cache_bytes(cache_bytes):
     """Compare with a real cache's storage and with Qwen3-0.6B's shape."""
     model, _ = load_model("tiny-random")

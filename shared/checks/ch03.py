@@ -70,7 +70,14 @@ def _well_formed(case: object) -> bool:
     return kinds == [str, str, bool]
 
 
-@register("3.1", title="test cases", hint="a fault is caught by a pair on which that verifier and a teacher disagree")
+@register(
+    "3.1",
+    title="test cases",
+    hint="a fault is caught by a pair on which that verifier and a teacher disagree",
+    hint2="for each fault take one pair that differs in that respect alone: a lost minus sign, two numbers that "
+    "are close, two coordinates swapped, a bracket, a root, a right answer inside a longer text, a "
+    "formula in another order",
+)
 def check_test_cases(cases):
     """Every case must be labelled rightly; together they must tell every faulty verifier from a right one."""
     if not isinstance(cases, (list, tuple)) or not cases:
@@ -99,7 +106,13 @@ def _records(lengths: list[int], verdicts: list[bool]) -> list[dict]:
     return [{"tokens": n, "correct": v, "text": "x" * (100 - n)} for n, v in zip(lengths, verdicts, strict=True)]
 
 
-@register("3.2", title="response length", hint="average record['tokens']; an empty group has no average, so None")
+@register(
+    "3.2",
+    title="response length",
+    hint="average record['tokens']; an empty group has no average, so None",
+    hint2="write a mean(group) that gives None for an empty list, and call it with all records, those with "
+    "record['correct'] and those without",
+)
 def check_length_by_verdict(length_by_verdict):
     """Groups of different sizes, and groups that are empty."""
     cases = [
@@ -121,6 +134,8 @@ def check_length_by_verdict(length_by_verdict):
     "3.3",
     title="a balanced evaluation set",
     hint="group by level; a random.Random of your own keeps the seed to itself",
+    hint2="rng = random.Random(seed), then for each level in sorted order rng.sample(its problems, per_level), "
+    "after a test whether there are enough",
 )
 def check_balanced_set(balanced_set):
     """Counts by level, membership, seeds, and the error where there are too few."""
@@ -165,6 +180,8 @@ def _expect_refusal(balanced_set, problems: list[dict]) -> None:
     "3.4",
     title="few-shot prompt",
     hint="each example as its prompt and its solution, then the problem's prompt; leave out the problem itself",
+    hint2="join render_prompt(example's problem, 'cot'), a newline, the solution and an empty line for each "
+    "example that is not the problem; then append render_prompt(problem, 'cot')",
 )
 def check_few_shot_prompt(few_shot_prompt):
     """Order, completeness, the end, and no example that gives the answer away."""
@@ -196,7 +213,12 @@ def check_few_shot_prompt(few_shot_prompt):
 # --------------------------------------------------------------------------------- 3.5: an interval by hand
 
 
-@register("3.5", title="normal interval", hint="p ± 1.96·sqrt(p(1-p)/n), cut off at 0 and 1")
+@register(
+    "3.5",
+    title="normal interval",
+    hint="p ± 1.96·sqrt(p(1-p)/n), cut off at 0 and 1",
+    hint2="p is correct / n; return the larger of 0 and the lower end, and the smaller of 1 and the upper end",
+)
 def check_normal_interval(normal_interval):
     """Figures worked out by hand, and both ends of the scale."""
     cases = {

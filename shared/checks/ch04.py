@@ -23,6 +23,8 @@ def _records(verdicts: dict[str, tuple[int, bool]]) -> list[dict]:
     "4.1",
     title="gain by level",
     hint="look up each record's partner by its unique_id; won: only the second result has it right",
+    hint2="make a dictionary from unique_id to correct of the second list, walk through the first, and begin "
+    "every level with (0, 0), so that levels without a change are there too",
 )
 def check_gain_by_level(gain_by_level):
     """Pairs by name and not by place; problems on which both agree count for neither."""
@@ -63,6 +65,8 @@ def _reference(probabilities: list[float], temperature: float, top_p: float) -> 
     "4.2",
     title="temperature and top-p",
     hint="raise to the power 1/T and scale to a sum of 1; then go down from the likeliest; what crosses p is in",
+    hint2="to sort indices by probability keeps the places: keep a token while the sum of those before it is "
+    "still below top_p, set the others to 0, and divide by the sum of what was kept",
 )
 def check_temperature_top_p(temperature_top_p):
     """Temperature first; the token that crosses p stays; the order of the tokens is kept; the sum is 1."""
@@ -99,6 +103,8 @@ def _shortest(answers: list[str | None], lengths: list[int]) -> str | None:
     "4.3",
     title="a tie rule",
     hint="equivalence_classes gives the classes; compare lengths only among those with most votes",
+    hint2="min over the classes with a tuple as key: minus the number of members, the mean of their lengths, "
+    "the first member",
     may_return_none=True,
 )
 def check_vote_shortest(vote_shortest):
@@ -155,6 +161,8 @@ def _calls_of(function: Callable) -> Iterator[list[str]]:
     title="early stopping",
     hint="try n = 1, 2, ...: could all remaining samples, given to one rival, still win? Mind the tie rule and answers "
     "that nobody has given yet",
+    hint2="with r samples left, a rival that came earlier than the leader wins with votes + r >= the leader's, "
+    "one that came later, or is yet to come with 0 votes, only with more",
 )
 def check_stopping_point(stopping_point):
     """Ties with earlier and later rivals, newcomers, abstentions, equivalent spellings; a rule of the reader's own."""
@@ -187,6 +195,8 @@ def check_stopping_point(stopping_point):
     "4.5",
     title="cost of a shared prefill",
     hint="a sample of n tokens feeds n - 1 of them back; with sharing, each prompt of the list counts once",
+    hint2="without sharing: each prompt times the number of its samples, plus n - 1 for each sample; with "
+    "sharing: each prompt once, plus the same n - 1; the saving is the difference over the first",
 )
 def check_prefill_saving(prefill_saving):
     """By hand, and with two prompts of the same length."""

@@ -11,6 +11,8 @@ from shared.checks import expect, register
     "5.1",
     title="tie-breaker",
     hint="equivalence_classes(answers) gives the classes; compare them by (how many members, the best of their scores)",
+    hint2="max over the classes with the key (len(members), max of their scores) keeps the first of equals; the "
+    "answer is that of the winner's first member",
     may_return_none=True,
 )
 def check_tie_breaker(vote_with_tie_break):
@@ -39,6 +41,8 @@ def check_tie_breaker(vote_with_tie_break):
     "5.2",
     title="arithmetic score",
     hint="match every line with ARITHMETIC; grade(left, right) tells whether it is true; skip lines with equal sides",
+    hint2="make a list with 1 for each true line and -1 for each false one, leave out lines that do not match "
+    "or have m[1] == m[2], and return its mean, or 0.0 if it is empty",
 )
 def check_arithmetic_score(arithmetic_score):
     """True lines less false ones, as a share of the lines that count."""
@@ -69,6 +73,7 @@ def check_arithmetic_score(arithmetic_score):
     "5.3",
     title="length-normalised score",
     hint="alpha = 0 gives the sum and alpha = 1 the mean; without tokens there is nothing to divide by",
+    hint2="sum(logprobs) divided by len(logprobs) ** alpha, with -math.inf for the empty list",
 )
 def check_length_score(length_score):
     """The sum at 0, the mean at 1, something between at 0.5."""
@@ -87,6 +92,8 @@ def check_length_score(length_score):
     "5.4",
     title="reading a 2x2 table",
     hint="p = min(1, 2 * sum(comb(m + b, k) for k up to min(m, b)) / 2 ** (m + b)); agreeing pairs do not enter",
+    hint2="mended: wrong before and right after; broken: the reverse; both are needed for the p-value, and "
+    "points are 100 * (mended - broken) / number of problems",
 )
 def check_read_table(read_table):
     """Counts, points, and the exact p-value, worked out by hand."""
@@ -129,6 +136,8 @@ class Reviser:
     "5.5",
     title="refinement that stops",
     hint="ask once a round; if the score of the revision is not higher, nothing will change any more: return",
+    hint2="for round 1, 2, ..., max_rounds: ask for the revision; if its score is not higher, return the draft "
+    "and the number of this round; otherwise the revision is the new draft",
 )
 def check_refine_until_stable(refine_until_stable):
     """What is kept, how many checks it took, and that no check is asked for in vain."""

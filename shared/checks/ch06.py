@@ -14,6 +14,8 @@ from shared.checks import Mismatch, expect, register
     "6.1",
     title="advantages by hand",
     hint="each group by itself: (r - mean) / (std + 1e-4), where the variance is the sum of squares over G - 1",
+    hint2="for each group the mean, then the root of sum((r - mean) ** 2) / (len(group) - 1), as "
+    "statistics.stdev gives it; build new lists, and look for groups of one before anything else",
 )
 def check_group_advantages(group_advantages):
     """Groups that differ, equal rewards, a group of one, and an input that must stay as it is."""
@@ -58,6 +60,7 @@ def _expect_value_error(function) -> None:
     "6.2",
     title="groups without signal",
     hint="a group has none if all G answers are right, or if all G are wrong; these exclude each other",
+    hint2="all G right has the probability p to the power G; all G wrong that of 1 - p; add the two",
 )
 def check_share_without_signal(share_without_signal):
     """Figures worked out by hand."""
@@ -83,6 +86,7 @@ def check_share_without_signal(share_without_signal):
     "6.3",
     title="leave-one-out baseline",
     hint="the sum of the others is the group's sum less one's own reward; there are G - 1 of them",
+    hint2="rewards.sum(dim=1, keepdim=True) - rewards is the sum of the others, for every rollout at once",
 )
 def check_leave_one_out(leave_one_out):
     """Two groups at once, each measured against itself, and as many prompts as rollouts."""
@@ -105,6 +109,8 @@ def check_leave_one_out(leave_one_out):
     "6.4",
     title="completion mask",
     hint="at which column does a completion begin, and how many columns later does it end?",
+    hint2="compare torch.arange(width) with the columns start = prompt length and end = start + completion "
+    "length, both of shape (rows, 1): columns >= start and columns < end",
 )
 def check_completion_mask(completion_mask):
     """Prompts of different lengths, a row that fills the width, and end tokens that look like padding."""
@@ -140,6 +146,8 @@ SHAPED = [
     "6.5",
     title="shaped reward",
     hint="extract_answer gives None where no box is complete; grade decides between 1 and 0.1",
+    hint2="answer = extract_answer(text); None gives 0.0; otherwise grade(answer, problem['answer']) decides "
+    "between 1.0 and 0.1",
 )
 def check_shaped_reward(shaped_reward):
     """Right, wrong, without a box, several boxes; nothing may pay more than being right."""

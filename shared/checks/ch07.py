@@ -4,8 +4,7 @@ import math
 
 import torch
 
-from shared.checks import Mismatch, expect, register
-from shared.checks._framework import NotStarted
+from shared.checks import Mismatch, NotStarted, expect, register
 from shared.evaluation.evaluator import extract_answer
 from shared.grpo import reward_format
 
@@ -33,6 +32,7 @@ SLOPES = {
     "7.1",
     title="slope of the clipped objective",
     hint="which of the two terms is the minimum, and does it depend on the ratio? Ask for each sign of A",
+    hint2="for A > 0 the slope is A below 1 + clip_high and 0 above; for A < 0 it is A above 1 - clip_low and 0 below",
 )
 def check_clip_slope(clip_slope):
     """Both signs, both sides, unequal bounds, and advantages that are not 1."""
@@ -49,6 +49,8 @@ def check_clip_slope(clip_slope):
     "7.2",
     title="k3 estimate of the KL",
     hint="x = ref - policy (log-probabilities), k3 = exp(x) - 1 - x (torch.expm1), and only tokens in the mask count",
+    hint2="fill x with 0 where the mask is False *before* the exponential (masked_fill), then divide the sum by "
+    "mask.sum(): infinity times 0 afterwards would be NaN",
 )
 def check_k3_mean(k3_mean):
     """One token by hand, padding that is not finite, an average over tokens, and the exact KL."""
@@ -143,6 +145,9 @@ FAULTY = {
     "7.3",
     title="tests for the format reward",
     hint="one text for each way to go wrong: it should be fine but for that one thing",
+    hint2="begin with '<think>a</think>\\boxed{1}' (1.0), and change one thing at a time: no closing tag, a "
+    "second one, empty thinking, a word before it, no box, the box inside the thinking, a '<' in the "
+    "thinking (still 1.0)",
 )
 def check_format_cases(cases):
     """Each case must be right, and each faulty reward must be caught by one of them."""
@@ -171,7 +176,12 @@ CONDITIONAL = [
 ]
 
 
-@register("7.4", title="conditional format reward", hint="first ask reward_correct; only if it is 1, ask reward_format")
+@register(
+    "7.4",
+    title="conditional format reward",
+    hint="first ask reward_correct; only if it is 1, ask reward_format",
+    hint2="if reward_correct(...) is 0 return 0.0; otherwise reward_format(...) decides between 1.0 and 0.8",
+)
 def check_conditional_reward(conditional_reward):
     """Right and wrong, with and without the format."""
     problem = {"problem": "Compute (12+5)*7.", "answer": "119"}
@@ -197,6 +207,8 @@ SIGNS = {
     "7.5",
     title="five runs diagnosed",
     hint="go through the instruments in the order of section 7.1, and look at the first steps too",
+    hint2="one run is cut off from its first step on; one has a rising reward and a falling held-out accuracy; "
+    "one never sees a reward; one breaks down after a few steps; the last one does none of this",
 )
 def check_diagnoses(diagnoses):
     """One fault for each of the five runs."""
@@ -219,6 +231,8 @@ def check_diagnoses(diagnoses):
     "7.6",
     title="GDPO's advantages",
     hint="each reward by itself within its group, then the weighted sum, then divide by its spread; both with n - 1",
+    hint2="mean and std over dim=1 with keepdim=True, times the weights, sum over the last dimension, and then "
+    "divide by .std() of all of it plus 1e-4, without subtracting a mean again",
 )
 def check_gdpo_advantages(gdpo_advantages):
     """The two groups of section 7.7, weights, a reward that is equal for all, and an input left as it is."""

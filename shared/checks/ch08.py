@@ -20,6 +20,8 @@ def _example(prompt_length: int, completion_length: int) -> SFTExample:
     "8.1",
     title="length statistics",
     hint="completion_length counts the end token too; of n sorted lengths, the one at place ceil(0.95 n) is p95",
+    hint2="sort example.completion_length of all examples; counted from 0, the p95 is the one at math.ceil(0.95 "
+    "* n) - 1",
 )
 def check_length_statistics(length_statistics):
     """Completions of known lengths, in no order, with prompts that must not count."""
@@ -51,6 +53,8 @@ ROW = {"problem": "Compute 2*3+1.", "answer": "7", "thinking": "2*3=6\n6+1=7", "
     "8.2",
     title="with and without <think>",
     hint="tags: newline, <think>, newline, thinking, newline, </think>, blank line, content; others drop parts",
+    hint2="strip both parts; an empty thinking or the form 'answer' gives ' ' + content; otherwise join '', the "
+    "thinking (in tags or not), '' and the content with newlines",
 )
 def check_completion_text(completion_text):
     """Three forms of one row, a row without thinking, and white space around the parts."""
@@ -84,6 +88,8 @@ def _row(problem: str, content: str, answer: str, finish_reason: str = "stop", t
     "8.3",
     title="rejection sampling",
     hint="extract_answer may give None; grade it against the row's answer; sort by tokens before taking the first",
+    hint2="walk through the rows sorted by tokens; keep one if it is finished, extract_answer is not None, "
+    "grade(...) accepts it and fewer than `most` of its problem were kept, counted in a dictionary",
 )
 def check_reject(reject):
     """Right, wrong, equal in value, boxless and unfinished rows; several of one problem."""
@@ -114,6 +120,9 @@ def check_reject(reject):
     "8.4",
     title="soft loss",
     hint="log_softmax of logits / T; the sum over the vocabulary, the mean where the mask is True, times T squared",
+    hint2="the divergence of a position is the sum of exp(theirs) * (theirs - ours) over the last dimension, "
+    "with both log_softmax at temperature T and the teacher's logits detached; index with [mask] before "
+    "the mean",
 )
 def check_my_soft_loss(my_soft_loss):
     """Random logits, masks and temperatures against the library, and no gradient to the teacher."""
@@ -153,7 +162,11 @@ def _source(name: str, kept: list[int]) -> str:
 
 
 @register(
-    "8.5", title="fewer layers", hint="copy.deepcopy, then choose among its blocks; config.num_layers has to follow"
+    "8.5",
+    title="fewer layers",
+    hint="copy.deepcopy, then choose among its blocks; config.num_layers has to follow",
+    hint2="smaller.blocks = torch.nn.ModuleList(the chosen blocks of the copy), and smaller.config = "
+    "dataclasses.replace(model.config, num_layers=...)",
 )
 def check_with_layers(with_layers):
     """Two choices of layers, compared parameter by parameter; the given model must stay as it is."""

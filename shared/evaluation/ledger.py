@@ -32,12 +32,12 @@ _FIELDS = {
 }
 
 
-def ledger_path() -> Path:
-    """Where the reader's own ledger is."""
-    named = os.environ.get("COURSE_LEDGER")
+def results_file(name: str = "ledger.jsonl", variable: str = "COURSE_LEDGER") -> Path:
+    """Where a file of the reader's own results is, here the ledger: in `results/`, unless a variable names another."""
+    named = os.environ.get(variable)
     root = Path(__file__).resolve().parents[2]
     home = root if (root / "course.py").exists() else Path.cwd()
-    return Path(named).expanduser() if named else home / "results" / "ledger.jsonl"
+    return Path(named).expanduser() if named else home / "results" / name
 
 
 def append_result(
@@ -64,7 +64,7 @@ def append_result(
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "versions": {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]},
     }
-    append_jsonl(ledger_path(), [row])
+    append_jsonl(results_file(), [row])
     return row
 
 
@@ -73,7 +73,7 @@ def read_ledger(path: Path | str | None = None) -> list[dict]:
 
     Raises ValueError if a line is damaged, lacks a field, or has a name that is no text or a figure that is no number.
     """
-    path = Path(path or ledger_path())
+    path = Path(path or results_file())
     rows = read_jsonl(path) if path.exists() else []
     for number, row in enumerate(rows, start=1):
         for field, kind in _FIELDS.items():
