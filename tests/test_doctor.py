@@ -70,7 +70,8 @@ def test_packages_that_are_missing_or_too_old_are_named_with_the_command():
         ("qwen3-0.6b-base", "cuda", 16, 15.8, "ok", "cuda; chapters 2 to 5: yes; 6 to 8: yes"),
         ("qwen3-0.6b-base", "mps", 16, 0, "ok", "mps; chapters 2 to 5: yes; 6 to 8: yes"),
         ("qwen3-1.7b-base", "cuda", 64, 24, "partly", "6 to 8: no (a GPU with 40 GB)"),
-        ("qwen3-1.7b-base", "", 0, 0, "no", "device not known yet"),
+        ("qwen3-1.7b-base", "", 64, 0, "?", "known after the set-up"),
+        ("tiny", "", 0, 0, "ok", "cpu; chapters 2 to 5: yes; 6 to 8: yes"),
     ],
 )
 def test_which_chapters_a_machine_is_large_enough_for(model, device, memory, gpu, state, words):
@@ -146,7 +147,7 @@ def test_before_the_set_up_it_runs_without_any_package_and_says_so(tmp_path):
     assert lines[1].split()[:2] == ["MISSING", "environment"]
     assert "is not made yet" in " ".join(lines[1:3])
     assert any(line.strip() == f"-> {doctor.COURSE} lab" for line in lines)
-    assert "device not known yet" in result.stdout
+    assert "known after the set-up" in result.stdout
 
 
 def test_the_commands_need_no_environment(monkeypatch):

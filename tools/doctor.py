@@ -154,7 +154,8 @@ def memory_row(memory: float) -> Row:
     """Whether the memory is enough for the course's own model."""
     least = HARDWARE["tiny"][0]
     few = 0 < memory < ENOUGH * least
-    return Row("memory", f"{memory:.0f} GB ({least} are needed)", "close other programs, or use Colab" if few else "")
+    found = f"{memory:.0f} GB" if memory else "not known"
+    return Row("memory", f"{found} ({least} GB are needed)", "close other programs, or use Colab" if few else "")
 
 
 def model_row(model: str, device: str, memory: float, gpu: float) -> Row:
@@ -162,14 +163,16 @@ def model_row(model: str, device: str, memory: float, gpu: float) -> Row:
     read_memory, read_gpu, train_gpu, lora_gpu = HARDWARE[model]
     if model == "tiny":  # it stays on the processor, as `load_model` decides
         device, train_gpu = "cpu", 0
+    if not device:
+        return Row(model, "device and chapters are known after the set-up", mark="?")
     gpu = memory if device == "mps" else gpu
-    reads = memory >= ENOUGH * read_memory or (read_gpu and gpu >= ENOUGH * read_gpu)
+    reads = not memory or memory >= ENOUGH * read_memory or (read_gpu and gpu >= ENOUGH * read_gpu)
     trains = gpu >= ENOUGH * train_gpu if train_gpu else reads
     with_lora = lora_gpu and gpu >= ENOUGH * lora_gpu
     smaller = f", or {lora_gpu} GB with LoRA" if lora_gpu else ""
     reading = "yes" if reads else f"no ({read_memory} GB of memory or a GPU with {read_gpu} GB)"
     training = "yes" if trains else "with LoRA" if with_lora else f"no (a GPU with {train_gpu} GB{smaller})"
-    found = f"{device or 'device not known yet'}; chapters 2 to 5: {reading}; 6 to 8: {training}"
+    found = f"{device}; chapters 2 to 5: {reading}; 6 to 8: {training}"
     return Row(model, found, mark="ok" if reads and trains else "partly" if reads else "no")
 
 
