@@ -384,3 +384,16 @@ def test_without_a_file_or_with_a_damaged_one_nothing_is_solved(progress, capsys
     progress.parent.mkdir()
     progress.write_text("{", encoding="utf-8")
     assert table.solved(progress) == set()
+
+
+def test_a_diagnosis_counts_in_the_words_of_the_text_too():
+    told = (
+        "the token limit was too small", "it could be had without being right", "Healthy", "The verifier was broken",
+        "learning rate TOO high",
+    )  # fmt: skip
+    assert outcome("7.5", dict(zip("ABCDE", told, strict=True))).passed
+
+
+def test_what_is_wanted_in_words_stands_without_quotation_marks():
+    assert 'expected a dictionary, {"direct": number, "steps": number}, got 20' in outcome("1.10", 20).message
+    assert "expected another answer, got " in outcome("1.10", {"direct": 20, "steps": 90}).message

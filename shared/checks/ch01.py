@@ -165,7 +165,9 @@ def check_cost(answer):
 def check_tokens_per_right_answer(answer):
     """Tokens of one answer divided by its accuracy."""
     case = "tokens for each right answer"
-    for value in answer.values() if isinstance(answer, dict) else []:
+    if not isinstance(answer, dict) or set(answer) != {"direct", "steps"}:
+        raise Mismatch('a dictionary, {"direct": number, "steps": number}', answer, case)
+    for value in answer.values():
         number(value, case)
     expect_right(answer, {"direct": 20, "steps": 100}, case, tolerance=1e-3)
     return "steps are five times dearer here, and still the better buy where a wrong answer costs more than tokens"

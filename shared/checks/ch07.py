@@ -1,6 +1,7 @@
 r"""Checks of the exercises of chapter 7."""
 
 import math
+import re
 
 import torch
 
@@ -130,8 +131,14 @@ def _allows_a_second_closing_tag(text: str) -> float:
     return reward_format(before + opened + thinking + closed + after, {})
 
 
+def _allows_a_second_opening_tag(text: str) -> float:
+    before, opened, rest = text.partition("<think>")
+    return reward_format(before + opened + rest.replace("<think>", ""), {})
+
+
 FAULTY = {
     "accepts a second closing tag": _allows_a_second_closing_tag,
+    "accepts a second opening tag": _allows_a_second_opening_tag,
     "forbids a '<' inside the thinking": _forbids_less_than,
     "does without the closing tag": _needs_no_closing_tag,
     "is content with a box inside the thinking": _takes_the_box_from_the_thinking,
@@ -146,8 +153,8 @@ FAULTY = {
     title="tests for the format reward",
     hint="one text for each way to go wrong: it should be fine but for that one thing",
     hint2="begin with '<think>a</think>\\boxed{1}' (1.0), and change one thing at a time: no closing tag, a "
-    "second one, empty thinking, a word before it, no box, the box inside the thinking, a '<' in the "
-    "thinking (still 1.0)",
+    "second one, a second opening one, empty thinking, a word before it, no box, the box inside the thinking, a '<' "
+    "in the thinking (still 1.0)",
 )
 def check_format_cases(cases):
     """Each case must be right, and each faulty reward must be caught by one of them."""
@@ -193,6 +200,7 @@ def check_conditional_reward(conditional_reward):
 # --------------------------------------------------------------------------------------- 7.5: diagnoses
 
 FAULTS = ("healthy", "learning rate too high", "token limit too small", "reward hacked", "broken verifier")
+IN_WORDS = ("healthy", "rate", "limit", "hacked|without being right", "verifier")  # what tells each of the faults
 DIAGNOSES = {"A": FAULTS[2], "B": FAULTS[3], "C": FAULTS[0], "D": FAULTS[4], "E": FAULTS[1]}
 SIGNS = {
     "A": "look at what share of the rollouts is cut off at the first step, and how long these are",
@@ -216,11 +224,14 @@ def check_diagnoses(diagnoses):
         raise Mismatch(f"a dictionary with the keys {', '.join(DIAGNOSES)}", diagnoses)
     if any(value is ... for value in diagnoses.values()):
         raise NotStarted("put a diagnosis in the place of each ...")
-    for run, fault in diagnoses.items():
-        if fault not in FAULTS:
-            raise Mismatch(f"one of {', '.join(FAULTS)}", fault, f"run {run}")
-        if fault != DIAGNOSES[run]:
-            raise Mismatch("another diagnosis", fault, f"run {run} ({SIGNS[run]})")
+    for run, diagnosis in diagnoses.items():
+        told = [
+            fault for fault, words in zip(FAULTS, IN_WORDS, strict=True) if re.search(words, str(diagnosis).lower())
+        ]
+        if len(told) != 1:
+            raise Mismatch(f"one of {', '.join(FAULTS)}", diagnosis, f"run {run}")
+        if told != [DIAGNOSES[run]]:
+            raise Mismatch("another diagnosis", diagnosis, f"run {run} ({SIGNS[run]})")
     return "all five are right"
 
 

@@ -99,6 +99,16 @@ the_cases_of_the_chapter = [
     ("Sure! <think>1+1=2</think>\\boxed{2}", 0.0),
     ("<think>1</think><think>2</think>\\boxed{2}", 0.0),
 ]  # no second closing tag
+without_a_second_opening = [
+    GOOD,
+    ("<think>1 < 2</think>\\boxed{2}", 1.0),
+    ("<think>1+1=2 \\boxed{2}", 0.0),
+    ("<think>\\boxed{2}</think>", 0.0),
+    ("<think> </think>\\boxed{2}", 0.0),
+    ("So <think>1+1=2</think>\\boxed{2}", 0.0),
+    ("<think>1+1=2</think> 2", 0.0),
+    ("<think>1+1</think>=2</think>\\boxed{2}", 0.0),
+]
 
 
 # 7.4
@@ -128,6 +138,7 @@ mixed_up = {
     "E": "learning rate too high",
 }
 misspelt = mixed_up | {"A": "too short"}
+everything_at_once = dict.fromkeys("ABCDE", "healthy, or the rate, or the limit")
 
 
 # 7.6
@@ -180,9 +191,10 @@ WRONG = {
         two_faults_at_once,
         a_text_as_reward,
         the_cases_of_the_chapter,
+        without_a_second_opening,
     ],
     "7.4": [the_sum, the_product, the_wrong_way_round, looks_for_a_tag],
-    "7.5": [all_healthy, mixed_up, misspelt],
+    "7.5": [all_healthy, mixed_up, misspelt, everything_at_once],
     "7.6": [
         the_grpo_sum,
         without_the_last_division,
