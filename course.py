@@ -230,6 +230,27 @@ def chat(root, arguments):
     return run_to_end(chat_command(python, arguments), root)
 
 
+def from_caller(path):
+    """A path as it was typed, from the folder in which course.py was called; the commands run in the course's own."""
+    return Path(os.environ.get("COURSE_CALLED_FROM", ""), path)
+
+
+def caller_environment():
+    """The environment for commands that take paths of the caller's."""
+    return {**child_environment(), "COURSE_CALLED_FROM": os.getcwd()}
+
+
+def handout(root, arguments):
+    """Write what learners get for a chapter; the work is in tools/handout.py, which needs no packages."""
+    return run_to_end([sys.executable, "-m", "tools.handout", *arguments], root, caller_environment())
+
+
+def grade(root, arguments):
+    """Grade submitted notebooks; the work is in tools/grade.py."""
+    environment = {"OMP_NUM_THREADS": "1", **caller_environment()}
+    return run_to_end([str(set_up(root)), "-m", "tools.grade", *arguments], root, environment)
+
+
 def site(root, arguments):
     """Build the web edition; the work is in tools/site.py."""
     if arguments:
@@ -353,6 +374,10 @@ def parser():
         "--quick without the slow ones, and of the notebooks those of chapters 1 to 3 only.",
         help="run every test (further arguments go to pytest)",
     )
+    commands.add_parser(
+        "handout", add_help=False, help="write what learners get for a chapter, without solutions (handout --help)"
+    )
+    commands.add_parser("grade", add_help=False, help="grade a folder of submitted notebooks (grade --help)")
     commands.add_parser(
         "site",
         usage="course.py site",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from samples import PATH, executed_sample, sample_repository
 import course
 from tools.cells import write_notebook
 
-COMMANDS = ("lab", "run", "chat", "test", "site", "doctor", "progress", "repo")
+COMMANDS = ("lab", "run", "chat", "test", "handout", "grade", "site", "doctor", "progress", "repo")
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_further_arguments_pass_through_in_order(monkeypatch):
 
 def test_the_file_parses_on_old_pythons_and_uses_the_standard_library_only():
     assert imported("course.py", feature_version=(3, 7)) <= sys.stdlib_module_names
-    for name in ("__init__", "doctor", "progress"):  # started before anything is installed
+    for name in ("__init__", "doctor", "progress", "handout"):  # started before anything is installed
         assert imported(f"tools/{name}.py") <= {*sys.stdlib_module_names, "course"}
 
 
@@ -101,6 +102,18 @@ def imported(path, **settings):
         alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     }
     return modules | {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+
+def test_paths_are_those_of_the_folder_where_the_command_was_typed(repository, tmp_path, monkeypatch):
+    (repository / "ch02" / "ch02_exercises.ipynb").write_text(
+        json.dumps({"cells": [{"cell_type": "markdown", "source": ["# Chapter 2: Exercises\n"]}]}), encoding="utf-8"
+    )
+    result = started(repository, "handout", "ch02", "--out", "a class", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "a class" / "ch02" / "ch02_exercises.ipynb").exists()
+    monkeypatch.setenv("COURSE_CALLED_FROM", str(tmp_path))
+    assert course.from_caller("a") == tmp_path / "a"
+    assert course.from_caller(str(tmp_path / "b")) == tmp_path / "b"
 
 
 def test_an_old_python_gets_one_sentence():
@@ -338,7 +351,7 @@ def test_ctrl_c_leaves_every_command_time_to_clean_up():
             text=True,
             start_new_session=True,
         )
-        for name in ("lab", "run", "chat", "test", "site")
+        for name in ("lab", "run", "chat", "test", "grade", "site")
     ]
     for command in commands:
         while command.stdout.readline().strip() != "started":

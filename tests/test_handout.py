@@ -1,0 +1,59 @@
+"""Handouts: everything a learner needs, no solutions, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from course import ROOT
+from tools import handout
+
+
+@pytest.fixture(scope="module")
+def files():
+    return handout.contents(ROOT, "ch06")
+
+
+def test_a_handout_holds_no_solution(files):
+    assert {name for name in files if name.endswith(".ipynb")} == {"ch06/ch06_main.ipynb", "ch06/ch06_exercises.ipynb"}
+    assert not any("solutions." in name or name.startswith(("tests/", "ch06/README")) for name in files)
+    assert b"ch06_solutions" not in files["ch06/ch06_exercises.ipynb"]
+    assert b"ch06_solutions" in (ROOT / "ch06" / "ch06_exercises.ipynb").read_bytes()
+
+
+@pytest.mark.parametrize("chapter", [f"ch0{number}" for number in range(2, 9)])
+def test_the_notebook_is_the_starter_but_for_the_way_to_the_solutions(chapter):
+    path = ROOT / chapter / f"{chapter}_exercises.ipynb"
+    given = json.loads(handout.without_solutions(path.read_bytes()))
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    changed = [old for old, new in zip(cells, given["cells"], strict=True) if old != new]
+    assert len(changed) == 1
+    assert "Worked solutions" in "".join(changed[0]["source"])
+
+
+def test_a_handout_works_where_it_is_written(files, tmp_path):
+    assert handout.write(files, tmp_path / "für alle", replace=False) == len(files)
+    script = "import course; from tools import handout; from shared.checks import registered; print(registered('6'))"
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, cwd=tmp_path / "für alle", capture_output=True, text=True)
+    assert "6.1" in result.stdout, result.stderr
+    text = (tmp_path / "für alle" / "README_ch06.md").read_text(encoding="utf-8")
+    assert text.startswith("# Chapter 6: Exercises\n")
+    assert text.count("    python3 course.py ") == 2
+
+
+def test_nothing_is_overwritten_unless_asked_for(tmp_path, capsys):
+    files = {"a": b"1", "b/c": b"2"}
+    assert handout.write(files, tmp_path, replace=False) == 2
+    assert handout.write({**files, "d": b"3"}, tmp_path, replace=False) == 1
+    (tmp_path / "a").write_bytes(b"my own work")
+    with pytest.raises(handout.HandoutError, match=r"holds another a: .*--replace"):
+        handout.write({**files, "e": b"4"}, tmp_path, replace=False)
+    assert not (tmp_path / "e").exists()
+    assert (tmp_path / "a").read_bytes() == b"my own work"
+    assert handout.write(files, tmp_path, replace=True) == 1
+    assert handout.main(["ch01", "--out", str(tmp_path)]) == 1
+    assert "has no exercises: choose one of ch02, " in capsys.readouterr().err
