@@ -48,9 +48,9 @@ def test_the_recording_is_of_the_shipped_model_and_of_fresh_problems():
     assert all(row["levels"] == levels and len(row["right"]) == len(row["steps"]) == 1000 for row in rows)
 
 
-def difference(first: str, second: str) -> tuple[float, float]:
+def difference(first: str, second: str, source: dict[str, dict] = RECORDED) -> tuple[float, float]:
     """Points between two rows, and McNemar's p, counted here."""
-    pairs = list(zip(RECORDED[first]["right"], RECORDED[second]["right"], strict=True))
+    pairs = list(zip(source[first]["right"], source[second]["right"], strict=True))
     won, lost = pairs.count(("1", "0")), pairs.count(("0", "1"))
     return 100 * (won - lost) / len(pairs), mcnemar_p(won, lost)
 
@@ -105,28 +105,45 @@ def test_what_the_control_is_paid_for():
         assert grpo_base.reward_steps(text, problem) == pytest.approx(reward), text
 
 
+TINY = ROOT / "shared" / "tiny"
+NAMES = {
+    "chain of thought": "cot",
+    "**chain of thought, tag begun** (P*)": "cot, tag begun",
+    '"Write down every single step and leave none out"': "every single step",
+    '"Work slowly and carefully, one step a line"': "work carefully",
+}
+
+
+def table(page: str, first: str) -> list[list[str]]:
+    """The rows of the table whose first line begins so."""
+    lines = page.partition(first)[2].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
 def test_the_base_s_own_page_says_what_was_recorded():
-    """The first column of figures in shared/tiny/README.md, and the sentence below the table."""
-    page = (ROOT / "shared" / "tiny" / "README.md").read_text(encoding="utf-8")
-    names = {
-        "chain of thought": "cot",
-        "**chain of thought, tag begun** (P*)": "cot, tag begun",
-        '"Write down every single step and leave none out"': "every single step",
-        '"Work slowly and carefully, one step a line"': "work carefully",
-    }
-    _, _, table = page.partition("| prompt | seed 0, problems 20711 |")
-    rows = [line.split("|")[1:3] for line in table.split("\n\n")[0].splitlines()[2:]]
+    """The tables of what the base reached in shared/tiny/README.md, and the sentence below them."""
+    page = (TINY / "README.md").read_text(encoding="utf-8")
+    seeds = [{row["part"]: row for row in read_jsonl(TINY / f"base_seed{seed}.jsonl")} for seed in (0, 1)]
+    assert seeds[0]["cot"]["key"].split()[0] == fingerprint(load_model("tiny")[0])
+    rows = table(page, "| prompt | seed 0, problems 20711 |")
     assert len(rows) == 9
-    for name, value in rows:
-        part = names.get(name.strip(), name.strip())
-        assert float(value.strip(" *").split("*")[0]) == percent(part), name
-    style = max(percent(part) for part in RECORDED if part.startswith("steps, ") and part.endswith(" cot"))
-    reached = (percent("correct, 125 steps, cot"), percent("correct, 500 steps, cot"), style)
+    for name, *values in rows:
+        part = NAMES.get(name, name)
+        for value, source in zip(values, (RECORDED, *seeds), strict=True):
+            assert value.replace("*", "").split(" (")[0] == f"{percent(source, part):.1f}", (name, value)
+    for name, value, gain in table(page, "| | seed 0 |"):
+        part = f"{name}, cot, tag begun"
+        assert value.split(" (")[0] == f"{percent(seeds[0], part):.1f}"
+        points, p_value = difference(part, "cot, tag begun", seeds[0])
+        assert gain == f"+{points:.1f}, p < 0.0001"
+        assert p_value < 0.0001
+    style = max(percent(RECORDED, part) for part in RECORDED if part.startswith("steps, ") and part.endswith(" cot"))
+    reached = (percent(RECORDED, "correct, 125 steps, cot"), percent(RECORDED, "correct, 500 steps, cot"), style)
     told = "GRPO reaches {} % in 125 steps and {} % in 500, its control that is paid for the number of steps alone {} %"
     assert told.format(*reached) in " ".join(page.split())
 
 
-def percent(part: str) -> float:
+def percent(source: dict[str, dict], part: str) -> float:
     """Right answers of a recorded row, in per cent."""
-    right = RECORDED[part]["right"]
+    right = source[part]["right"]
     return round(100 * right.count("1") / len(right), 1)
