@@ -247,6 +247,8 @@ def handout(root, arguments):
 
 def grade(root, arguments):
     """Grade submitted notebooks; the work is in tools/grade.py."""
+    if os.name == "nt":
+        raise CourseError("Grading needs the limits of Linux or macOS: on Windows run it in WSL.")
     environment = {"OMP_NUM_THREADS": "1", **caller_environment()}
     return run_to_end([str(set_up(root)), "-m", "tools.grade", *arguments], root, environment)
 

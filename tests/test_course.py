@@ -183,6 +183,14 @@ def test_the_web_edition_needs_its_own_packages_only(repository, calls, monkeypa
     assert [course.main([name, "ch01"]) for name in ("site", "doctor", "progress")] == [1, 1, 1]
 
 
+def test_windows_is_told_before_anything_is_set_up_for_grading(calls, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(course.os, "name", "nt")
+        assert course.main(["grade", "submissions"]) == 1
+    assert "on Windows run it in WSL" in one_sentence(capsys)
+    assert calls == []
+
+
 def test_an_old_python_is_told_before_the_web_edition_is_set_up(calls, monkeypatch, capsys):
     monkeypatch.setattr(course.sys, "version_info", (3, 10, 4))
     assert course.main(["site"]) == 1

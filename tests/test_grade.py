@@ -30,6 +30,7 @@ LOOPS = ("loops", "loops deaf")
 TITLES = {"99.1": "Double", "99.2": "First word"}
 NAMES = {"99.1": "double", "99.2": "first_word"}
 
+CHAPTERS = [f"ch0{number}" for number in range(2, 9)] if os.environ.get("COURSE_EVERY_CHECK") else ["ch04", "ch07"]
 IMPORT = "from shared.checks import check"
 DOUBLE = "def double(value):\n    return 2 * value"
 FIRST = "def first_word(text):\n    return text.split()[0]"
@@ -306,7 +307,7 @@ def test_without_a_world_of_its_own_python_refuses(world, tmp_path):
 
 def test_the_command_says_in_one_sentence_what_is_wrong(tmp_path, capsys):
     assert grade.main([str(tmp_path / "none")]) == 1
-    assert capsys.readouterr().err.startswith("course.py grade: There is no folder ")
+    assert capsys.readouterr().err.startswith("course.py grade: There is no folder or notebook ")
     assert grade.main([str(tmp_path), "--chapter", "six"]) == 1
     assert "write --chapter ch06" in capsys.readouterr().err
 
@@ -402,12 +403,17 @@ def wrong_answers(chapter: str) -> tuple[str, dict]:
     return path.read_text(encoding="utf-8"), module.WRONG
 
 
+def core(message: str) -> str:
+    """A message without what to look at, and without random numbers."""
+    return message.split(";")[0].split(", got a tensor")[0]
+
+
 @pytest.mark.slow
 def test_a_verdict_from_over_there_is_the_one_from_here(tmp_path, monkeypatch):
-    """Wrong answers of two chapters, and a right one through which gradients flow: the same is expected and came."""
+    """Wrong answers, and a right one through which gradients flow: the same is expected, and the same came."""
     here: list[str] = []
     cells = [IMPORT]
-    for chapter in ("ch04", "ch07"):
+    for chapter in CHAPTERS:
         source, wrong = wrong_answers(chapter)
         here += [outcome(number, answer).message for number, answers in wrong.items() for answer in answers]
         cells += [source, "for number in WRONG:\n    for answer in WRONG[number]:\n        check(number, answer)"]
@@ -428,7 +434,7 @@ def test_a_verdict_from_over_there_is_the_one_from_here(tmp_path, monkeypatch):
     started.end()
     assert report.remarks == []
     assert there.pop().startswith("✓ 7.2 passed")
-    assert [message.split(";")[0] for message in there] == [message.split(";")[0] for message in here]
+    assert list(map(core, there)) == list(map(core, here))
     assert not started.scratch.exists()
 
 

@@ -217,6 +217,8 @@ class Grader:
 def grade_all(folder: Path, out: Path, grader: Grader, again: bool) -> tuple[int, int, int]:
     """Grade all submissions of a folder; returns how many were graded, had a row already, and could not be graded."""
     found = [path for path in submissions(folder) if out.resolve() not in path.resolve().parents]
+    if folder.is_file():
+        found, folder = [folder], folder.parent
     if not found:
         raise GradingError(f"There is no notebook (*.ipynb) in {folder}.")
     known, counts = set() if again else grade_report.known(out), Counter()
@@ -250,7 +252,7 @@ def parser() -> argparse.ArgumentParser:
     limits = Limits()
     main_parser = argparse.ArgumentParser(prog="course.py grade", description="Grade a folder of submitted notebooks.")
     add = main_parser.add_argument
-    add("folder", type=from_caller, help="holds the notebooks, in folders one a student if you like")
+    add("folder", type=from_caller, help="holds the notebooks, in sub-folders if you like; or a single notebook")
     add("--chapter", help="of all of them, such as ch06; otherwise told by the exercises that a notebook checks")
     add("--out", type=from_caller, default=ROOT / "results" / "grades", help="for the results (default results/grades)")
     add("--again", action="store_true", help="grade those too that have a row already; rows are added, none replaced")
@@ -262,9 +264,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Grade; exit status 0 if every notebook has its row, whatever the marks."""
-    if os.name == "nt":
-        print("course.py grade: grading needs Linux or macOS; on Windows run it in WSL.", file=sys.stderr)
-        return 1
     sys.stdout.reconfigure(errors="backslashreplace")
     parsed = parser().parse_args(arguments)
     memory = int(parsed.memory_gb * 2**30)
@@ -281,8 +280,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def command(parsed: argparse.Namespace, limits: Limits) -> int:
     """Grade what the command line names."""
-    if not parsed.folder.is_dir():
-        raise GradingError(f"There is no folder {parsed.folder}.")
+    if not parsed.folder.exists():
+        raise GradingError(f"There is no folder or notebook {parsed.folder}.")
     if parsed.chapter and not (re.fullmatch(r"ch\d\d", parsed.chapter) and exercises_of(parsed.chapter)[0]):
         raise GradingError(f"There are no exercises in {parsed.chapter!r}: write --chapter ch06, for example.")
     grader = Grader(limits, parsed.chapter)

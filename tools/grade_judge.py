@@ -241,8 +241,10 @@ def follow(value: Any, state: Any) -> None:
             value.update(state)
         elif isinstance(value, torch.Tensor) and isinstance(state, torch.Tensor):
             value.data.copy_(state.detach())
-        elif isinstance(state, dict):
-            value.__dict__.update({name: each for name, each in state.items() if not isinstance(each, Opaque)})
+        elif isinstance(state, dict) and type(value).__module__.startswith("shared.checks."):
+            for name in vars(value).keys() & state.keys():  # a check's own object, which notes what is done with it
+                if not isinstance(state[name], Opaque):
+                    setattr(value, name, state[name])
 
 
 def judge(started: Started, cells: list[str], places: dict[str, str], names: dict[str, str], limits: Limits) -> Report:

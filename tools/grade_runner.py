@@ -134,12 +134,9 @@ def plain_state(value: Any) -> Any:
     torch = sys.modules.get("torch")
     if isinstance(value, (list, dict, set)) or (torch is not None and isinstance(value, torch.Tensor)):
         return encode(value)
-    if torch is not None and isinstance(value, torch.nn.Module):
+    if isinstance(value, type) or not type(value).__module__.startswith("shared.checks."):
         return None
-    attributes = getattr(value, "__dict__", None)
-    if isinstance(value, (type, Callback)) or not isinstance(attributes, dict):
-        return None
-    return {"is": "dict", "items": [[name, encode(each)] for name, each in attributes.items()]}
+    return {"is": "dict", "items": [[name, encode(each)] for name, each in vars(value).items()]}
 
 
 def given_parameters(arguments: list[Any]) -> dict[int, str]:

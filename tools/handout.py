@@ -28,7 +28,7 @@ Python 3.10 or newer and about 3 GB of disk space are needed (on Linux 10 GB, un
 In this folder type
 
     python3 course.py lab
-    python3 course.py grade {chapter}
+    python3 course.py grade {chapter}/{chapter}_exercises.ipynb
 
 The first command installs the packages the first time, which takes some minutes, and opens JupyterLab: read
 `{chapter}/{chapter}_main.ipynb`, and write your solutions into `{chapter}/{chapter}_exercises.ipynb`. On Windows write
