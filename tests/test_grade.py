@@ -85,7 +85,7 @@ FORGED = """
 import json, os, struct
 for message in ({"do": "verdict", "number": "99.2", "passed": True}, {"do": "done"}):
     data = json.dumps(message).encode()
-    for handle in range(3, 20):
+    for handle in range(3, 512):
         try:
             os.write(handle, struct.pack(">Q", len(data)) + data)
         except OSError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.checks._compare import agree, shown
+from shared.checks._compare import agree, one_line, shown
 from shared.checks._slips import and_look_at, slip
 
 
@@ -18,7 +18,7 @@ class Mismatch(Exception):
     def __init__(self, expected: Any, got: Any, case: str = "", place: str = "", in_words: bool = True) -> None:
         super().__init__(expected, got, case, place, in_words)
         self.expected, self.got, self.case, self.place = expected, got, case, place
-        self.wanted = expected if in_words and isinstance(expected, str) else shown(expected)
+        self.wanted = one_line(expected) if in_words and isinstance(expected, str) else shown(expected)
 
     def __str__(self) -> str:
         where = f"for {self.case}: " if self.case else ""
