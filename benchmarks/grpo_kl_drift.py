@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shared import evaluate, load_minimath, load_model
 from shared.grpo import GRPOConfig, GRPOTrainer, reward_correct
-from shared.grpo.rollouts import Rollouts, sample_rollouts
+from shared.grpo.rollouts import Rollouts
 from shared.support.jsonl import append_jsonl, read_jsonl
 from shared.tiny.corpus import generate_minimath
 
@@ -38,9 +38,11 @@ class Drifting(GRPOTrainer):
 
     def sample(self, problems: list[dict], draw: int = 0) -> Rollouts:
         """What the policy writes for the problems, by the settings of `drawing`."""
-        seed = (self.config.seed * 1_000_000 + self.step) * 1_000 + draw
-        config = replace(self.config, **self.drawing)
-        return sample_rollouts(self.plain_model(), self.tokenizer, problems, self.rewards, config, seed=seed)
+        scoring, self.config = self.config, replace(self.config, **self.drawing)
+        try:
+            return super().sample(problems, draw)
+        finally:
+            self.config = scoring
 
 
 def run(name: str, seed: int, steps: int, every: int, held_out: list[dict]) -> dict:
@@ -79,8 +81,9 @@ def main() -> None:
     for seed in range(options.seeds):
         for name in RUNS:
             if (name, seed) not in there:
-                append_jsonl(options.results, [run(name, seed, options.steps, options.every, held_out)])
-                print(name, seed, read_jsonl(options.results)[-1]["accuracy"], flush=True)
+                row = run(name, seed, options.steps, options.every, held_out)
+                append_jsonl(options.results, [row])
+                print(name, seed, row["accuracy"], flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from shared import Answer, EvalResult, evaluate, extract_answer, generate, grade, load_gsm8k, load_model
+from shared import Answer, Completion, EvalResult, evaluate, extract_answer, generate, grade, load_gsm8k, load_model
 from shared.evaluation.statistics import paired_test
 from shared.inference.scorers import avg_logprob_score, choose_best, vote_weights
 from shared.inference.votes import answers_of, chosen_answer, draw_samples, pass_at_k, vote
@@ -92,6 +92,11 @@ PARTS = {  # name -> problems, settings of `evaluate`
 }
 
 
+def file_of(name: str, out: Path) -> Path:
+    """Where the answers of a part are kept."""
+    return out / f"gsm8k-{name.replace(' ', '-')}.jsonl"
+
+
 def measure(model_path: Path, gsm8k: Path, out: Path, parts: list[str], dtype: str) -> None:
     """Ask whatever has not been asked yet."""
     problems = random.Random(SEED).sample(load_gsm8k("test", gsm8k / "test.jsonl"), N)
@@ -100,7 +105,7 @@ def measure(model_path: Path, gsm8k: Path, out: Path, parts: list[str], dtype: s
         count, settings = PARTS[name]
         if settings["prompt"] == BRIEF:
             settings = settings | {"prompt": lambda text: chat(tokenizer, f"Problem: {text}\n{BRIEF}")}
-        file = out / f"gsm8k-{name.replace(' ', '-')}.jsonl"
+        file = file_of(name, out)
         batch = 32 if "pool" not in name else 4
         common = {"max_new_tokens": LIMIT, "seed": SEED, "batch_size": batch, "progress": True, "results": file}
         print(name, evaluate(model, tokenizer, problems[:count], **settings, **common), flush=True)
@@ -110,7 +115,7 @@ def show(out: Path) -> None:
     """The figures, from the recorded answers."""
     results = {}
     for name in PARTS:
-        file = out / f"gsm8k-{name.replace(' ', '-')}.jsonl"
+        file = file_of(name, out)
         if file.exists():
             results[name] = EvalResult.from_jsonl(file)
             print(f"{name:12} {results[name]}")
@@ -128,7 +133,7 @@ def choices(records: list[dict]) -> dict[str, str]:
         answers, scores = record["details"]["answers"], record["details"]["scores"]
         marks = [a is not None and grade(a, record["answer"]) for a in answers]
         right.append(marks)
-        samples = [Fake(text) for text in record["details"]["texts"]]
+        samples = [Completion(text, [], [], "stop") for text in record["details"]["texts"]]
         assert answers_of(samples) == answers
         weighted = vote(samples, vote_weights(scores, 8.0))
         best = choose_best(samples, scores)
@@ -143,13 +148,6 @@ def choices(records: list[dict]) -> dict[str, str]:
         share = sum(pass_at_k(len(marks), sum(marks), k) for marks in right) / len(right)
         told[f"pass@{k}"] = f"{100 * share:.1f} %"
     return told
-
-
-class Fake:
-    """A recorded sample in the place of a completion."""
-
-    def __init__(self, text: str):
-        self.text, self.token_ids, self.finish_reason = text, [], "stop"
 
 
 def main() -> None:

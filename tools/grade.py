@@ -148,7 +148,7 @@ class Grader:
             self.templates[work] = sandbox.template(ROOT, work, Path(self.temporary.name) / work)
         return self.templates[work]
 
-    def grade(self, path: Path, file: Path, content: bytes | None, problem: str) -> grade_report.Graded:
+    def grade(self, file: Path, content: bytes | None, problem: str, sha256: str) -> grade_report.Graded:
         """Grade one submission; what is wrong with it is in the remarks of its row."""
         begun, cells = time.monotonic(), []
         if not problem:
@@ -168,7 +168,6 @@ class Grader:
         else:
             report = self.judged(cells, chapter, names)
             report.remarks = [*looked_at(cells), *report.remarks]
-        sha256 = hashlib.sha256(content or problem.encode()).hexdigest()[:16]
         seconds = time.monotonic() - begun
         return grade_report.Graded(
             student(file), str(file), chapter or "unknown", titles, report, self.protection, seconds, sha256
@@ -235,7 +234,7 @@ def grade_all(folder: Path, out: Path, grader: Grader, again: bool) -> tuple[int
             print(place, "graded already", flush=True)
             continue
         try:
-            graded = grader.grade(path, file, content, problem)
+            graded = grader.grade(file, content, problem, sha256)
         except GradingError as error:
             counts["failed"] += 1
             print(place, f"not graded: {error}", flush=True)
