@@ -86,7 +86,7 @@ def _load(name: str | Path, device: torch.device, dtype: torch.dtype, auto: bool
         return load_gguf(path, device, dtype)
     if path.suffix == ".safetensors":
         return load_weights_file(path, device, dtype), _course_tokenizer(path.with_name("tokenizer.json"))
-    raise ValueError(f"{path.name} is no model file: name a folder, a .gguf file, or a .safetensors file of ours.")
+    raise ValueError(f"{path.name} is no model file: name a folder or a .gguf file (section 6.16 converts a .pth).")
 
 
 def _tiny(name: str, device: torch.device, dtype: torch.dtype) -> CausalLM:
