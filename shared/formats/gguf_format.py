@@ -3,11 +3,13 @@
 Quantised weights are turned back into plain numbers on reading. Needs the package `gguf`, an optional extra.
 """
 
+import struct
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 import torch
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
@@ -40,6 +42,8 @@ CONTROL, USER_DEFINED = 3, 4  # kinds of tokens that stand for themselves
 # A file names one end of a text and perhaps one of a turn; llama.cpp stops at each of these, named or not.
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>")
 
+PIECE = 2**18  # numbers or bytes of a tensor that are converted at a time
+
 # How a text is cut before byte pairs are merged, by the name that a file gives its way of doing so.
 QWEN2_PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -69,7 +73,7 @@ def load_gguf(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Cau
     lacking = [name for name in NEEDED_FIELDS if name not in fields]
     if lacking:
         raise ValueError(f"The GGUF file {path} lacks {', '.join(lacking)}: download a complete model.")
-    source = gguf_tensors(reader, fields)
+    source = gguf_tensors(path, reader, fields, dtype)
     model = build_model(_config(fields, source), source, device=device, dtype=dtype, origin=path)
     return model, tokenizer_from_fields(fields)
 
@@ -79,9 +83,29 @@ def _open(path: Path):
         import gguf
     except ImportError:
         raise ImportError('GGUF files need one more package: run pip install "gguf>=0.17".') from None
+
+    class Reader(gguf.GGUFReader):
+        """The package's reader, with a shorter way over arrays: those of a vocabulary have 450,000 entries."""
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list, list, list]:
+            if raw_type != gguf.GGUFValueType.ARRAY:
+                return super()._get_field_parts(orig_offs, raw_type)
+            kind, start = gguf.GGUFValueType(self._get(orig_offs, np.uint32)[0]), orig_offs + 12
+            count, types = int(self._get(orig_offs + 4, np.uint64)[0]), [gguf.GGUFValueType.ARRAY, kind]
+            if kind in self.gguf_scalar_to_np:
+                values = self._get(start, self.gguf_scalar_to_np[kind], count)
+                return 12 + values.nbytes, [values], [0], types
+            if kind != gguf.GGUFValueType.STRING:
+                return super()._get_field_parts(orig_offs, raw_type)
+            data, end, texts = memoryview(self.data), start, []
+            for _ in range(count):
+                start, end = end + 8, end + 8 + struct.unpack_from("<Q", data, end)[0]
+                texts.append(data[start:end])
+            return end - orig_offs, texts, list(range(count)), types
+
     try:
-        return gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+        return Reader(path)
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError, struct.error) as error:
         if "GGMLQuantizationType" in str(error):
             raise ValueError(f"{path} is newer than the package gguf ({error}): run pip install -U gguf.") from error
         raise ValueError(f"The GGUF file {path} is damaged or cut short ({error}): download it again.") from error
@@ -104,19 +128,32 @@ def _config(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> ModelConfi
     return config_from_hf({name: value for name, value in settings.items() if value is not None})
 
 
-def gguf_tensors(reader: Any, fields: dict[str, Any]) -> LazyTensors:
-    """The tensors of a GGUF file in fp32 under Hugging Face names, each converted when it is asked for."""
-    return LazyTensors({_hf_name(raw.name): partial(_plain, raw, fields) for raw in reader.tensors})
+def gguf_tensors(path: Path, reader: Any, fields: dict[str, Any], dtype: torch.dtype) -> LazyTensors:
+    """The tensors of a GGUF file under Hugging Face names, each converted when it is asked for."""
+    tensors = LazyTensors({_hf_name(raw.name): partial(_plain, path, raw, fields, dtype) for raw in reader.tensors})
+    tensors.fresh = True
+    return tensors
 
 
-def _plain(raw: Any, fields: dict[str, Any]) -> Tensor:
-    """A tensor turned back into plain numbers, in the order of the Hugging Face format."""
+def _plain(path: Path, raw: Any, fields: dict[str, Any], dtype: torch.dtype) -> Tensor:
+    """A tensor turned back into plain numbers, in the order of the Hugging Face format.
+
+    It is read and converted in pieces: neither the file nor fp32 numbers that nobody wants stay in memory.
+    """
     from gguf.quants import dequantize
 
-    try:
-        tensor = torch.from_numpy(dequantize(raw.data, raw.tensor_type).copy())
-    except NotImplementedError as error:
-        raise ValueError(f"{raw.name} is of the kind {raw.tensor_type.name}: take a file in F16 or Q8_0.") from error
+    tensor = torch.empty([int(size) for size in reversed(raw.shape)], dtype=dtype)
+    count = 16 * max(1, PIECE // raw.data[:16].size)  # rows that are read at a time
+    for first in range(0, len(raw.data), count):
+        rows = min(count, len(raw.data) - first)
+        offset = raw.data_offset + raw.data[:first].nbytes
+        stored = np.fromfile(path, raw.data.dtype, raw.data[:rows].size, offset=offset)
+        try:
+            # Blocks stand by themselves, and the package takes 16 rows at a time: so it takes longer ones.
+            numbers = dequantize(stored.reshape(16 if rows % 16 == 0 else rows, -1), raw.tensor_type)
+        except NotImplementedError as error:
+            raise ValueError(f"{raw.name} is a {raw.tensor_type.name}: take a file in F16 or Q8_0.") from error
+        tensor[first : first + rows] = torch.from_numpy(numbers).view(tensor[:rows].shape)
     heads = fields.get("llama.attention.head_count")  # of that family only
     if heads is None or not raw.name.endswith(("attn_q.weight", "attn_k.weight")):
         return tensor

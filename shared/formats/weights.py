@@ -30,6 +30,8 @@ RESTORE = "restore it with git checkout -- shared/assets, or save it again"
 class LazyTensors(UserDict[str, Tensor]):
     """Tensors by name, each read when it is asked for, by the function that was put under its name."""
 
+    fresh = False  # whether what is read is nobody else's memory, so that it need not be copied
+
     def __getitem__(self, name: str) -> Tensor:
         return self.data[name]()
 
@@ -82,7 +84,8 @@ def build_model(
         tensors = [_fitting(source[part.name], part, shapes[name], origin) for part in of]
         joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
         # A copy, so that no weight is a window into a mapped file that may be overwritten.
-        weights[name] = joined.to(device=device, dtype=dtype, copy=True)
+        weights[name] = joined.to(device=device, dtype=dtype, copy=not getattr(source, "fresh", False))
+        del tensors, joined
     model.load_state_dict(weights, strict=False, assign=True)
     if config.tie_embeddings:
         model.head.weight = model.embedding.weight
