@@ -3,7 +3,6 @@
 Quantised weights are turned back into plain numbers on reading. Needs the package `gguf`, an optional extra.
 """
 
-import struct
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -74,7 +73,7 @@ def load_gguf(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Cau
     if lacking:
         raise ValueError(f"The GGUF file {path} lacks {', '.join(lacking)}: download a complete model.")
     source = gguf_tensors(path, reader, fields, dtype)
-    model = build_model(_config(fields, source), source, device=device, dtype=dtype, origin=path)
+    model = build_model(_config(fields, source), source, device=device, dtype=dtype, origin=path, copy=False)
     return model, tokenizer_from_fields(fields)
 
 
@@ -90,22 +89,20 @@ def _open(path: Path):
         def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list, list, list]:
             if raw_type != gguf.GGUFValueType.ARRAY:
                 return super()._get_field_parts(orig_offs, raw_type)
-            kind, start = gguf.GGUFValueType(self._get(orig_offs, np.uint32)[0]), orig_offs + 12
+            kind, end = gguf.GGUFValueType(self._get(orig_offs, np.uint32)[0]), orig_offs + 12
             count, types = int(self._get(orig_offs + 4, np.uint64)[0]), [gguf.GGUFValueType.ARRAY, kind]
             if kind in self.gguf_scalar_to_np:
-                values = self._get(start, self.gguf_scalar_to_np[kind], count)
+                values = self._get(end, self.gguf_scalar_to_np[kind], count)
                 return 12 + values.nbytes, [values], [0], types
-            if kind != gguf.GGUFValueType.STRING:
-                return super()._get_field_parts(orig_offs, raw_type)
-            data, end, texts = memoryview(self.data), start, []
-            for _ in range(count):
-                start, end = end + 8, end + 8 + struct.unpack_from("<Q", data, end)[0]
+            data, texts = memoryview(self.data), []
+            for _ in range(count):  # texts: no file of a model holds arrays of arrays
+                start, end = end + 8, end + 8 + int.from_bytes(data[end : end + 8], "little")
                 texts.append(data[start:end])
             return end - orig_offs, texts, list(range(count)), types
 
     try:
         return Reader(path)
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError, struct.error) as error:
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
         if "GGMLQuantizationType" in str(error):
             raise ValueError(f"{path} is newer than the package gguf ({error}): run pip install -U gguf.") from error
         raise ValueError(f"The GGUF file {path} is damaged or cut short ({error}): download it again.") from error
@@ -130,9 +127,7 @@ def _config(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> ModelConfi
 
 def gguf_tensors(path: Path, reader: Any, fields: dict[str, Any], dtype: torch.dtype) -> LazyTensors:
     """The tensors of a GGUF file under Hugging Face names, each converted when it is asked for."""
-    tensors = LazyTensors({_hf_name(raw.name): partial(_plain, path, raw, fields, dtype) for raw in reader.tensors})
-    tensors.fresh = True
-    return tensors
+    return LazyTensors({_hf_name(raw.name): partial(_plain, path, raw, fields, dtype) for raw in reader.tensors})
 
 
 def _plain(path: Path, raw: Any, fields: dict[str, Any], dtype: torch.dtype) -> Tensor:
@@ -145,15 +140,14 @@ def _plain(path: Path, raw: Any, fields: dict[str, Any], dtype: torch.dtype) -> 
     tensor = torch.empty([int(size) for size in reversed(raw.shape)], dtype=dtype)
     count = 16 * max(1, PIECE // raw.data[:16].size)  # rows that are read at a time
     for first in range(0, len(raw.data), count):
-        rows = min(count, len(raw.data) - first)
-        offset = raw.data_offset + raw.data[:first].nbytes
-        stored = np.fromfile(path, raw.data.dtype, raw.data[:rows].size, offset=offset)
+        piece, offset = raw.data[first : first + count], raw.data_offset + raw.data[:first].nbytes
+        stored = np.fromfile(path, piece.dtype, piece.size, offset=offset)
         try:
             # Blocks stand by themselves, and the package takes 16 rows at a time: so it takes longer ones.
-            numbers = dequantize(stored.reshape(16 if rows % 16 == 0 else rows, -1), raw.tensor_type)
+            numbers = dequantize(stored.reshape(len(piece) if len(piece) % 16 else 16, -1), raw.tensor_type)
         except NotImplementedError as error:
             raise ValueError(f"{raw.name} is a {raw.tensor_type.name}: take a file in F16 or Q8_0.") from error
-        tensor[first : first + rows] = torch.from_numpy(numbers).view(tensor[:rows].shape)
+        tensor[first : first + count] = torch.from_numpy(numbers).view(tensor[first : first + count].shape)
     heads = fields.get("llama.attention.head_count")  # of that family only
     if heads is None or not raw.name.endswith(("attn_q.weight", "attn_k.weight")):
         return tensor
