@@ -35,8 +35,7 @@ SETTINGS = {
     "rms_norm_eps": "attention.layer_norm_rms_epsilon", "rope_theta": "rope.freq_base",
     "sliding_window": "attention.sliding_window",
 }  # fmt: skip
-NEEDED_FIELDS = ["general.architecture"]
-NEEDED_FIELDS += [f"tokenizer.ggml.{name}" for name in ("model", "tokens", "token_type", "eos_token_id")]
+TOKENIZER_FIELDS = [f"tokenizer.ggml.{name}" for name in ("model", "tokens", "token_type", "eos_token_id")]
 CONTROL, USER_DEFINED = 3, 4  # kinds of tokens that stand for themselves
 # A file names one end of a text and perhaps one of a turn; llama.cpp stops at each of these, named or not.
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>")
@@ -69,7 +68,7 @@ def load_gguf(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Cau
     fields = {name: field.contents() for name, field in reader.fields.items()}
     if fields.get("split.count", 0) > 1:
         raise ValueError(f"{path} is a part of a model: join all parts with llama-gguf-split --merge.")
-    lacking = [name for name in NEEDED_FIELDS if name not in fields]
+    lacking = [name for name in ["general.architecture", *TOKENIZER_FIELDS] if name not in fields]
     if lacking:
         raise ValueError(f"The GGUF file {path} lacks {', '.join(lacking)}: download a complete model.")
     source = gguf_tensors(path, reader, fields, dtype)
