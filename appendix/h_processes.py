@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -36,6 +37,7 @@ from shared.model.lora import lora_parameters
 from shared.model.transformer import CausalLM
 from shared.training.batches import batch_totals, micro_batches
 from shared.training.command_line import run
+from shared.training.metrics_log import MetricsLog
 from shared.training.run_folder import RunFolder
 from shared.training.trainer import StopRequest, Trainer
 
@@ -150,18 +152,26 @@ class SharedStopRequest(StopRequest):
             super().say(text)
 
 
+class SilentLog(MetricsLog):
+    """For all processes but the main one, which logs for all."""
+
+    def append(self, record: dict) -> None:
+        """Left to the main process."""
+
+    def cut(self, last_step: int) -> list[dict]:
+        """Left to the main process."""
+        return []
+
+
 class SilentRunFolder(RunFolder):
     """For all processes but the main one: reads checkpoints and writes nothing."""
 
+    def __init__(self, path: str | Path):
+        super().__init__(path)
+        self.log = SilentLog(self.path)
+
     def save(self, *_: object) -> None:
         """Left to the main process."""
-
-    def append(self, metrics: dict) -> None:
-        """Left to the main process."""
-
-    def history(self, step: int) -> list[dict]:
-        """Left to the main process."""
-        return []
 
     def clear(self) -> None:
         """Left to the main process."""

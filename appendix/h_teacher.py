@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from appendix.h_server import Server, ServerTally, ask_server
-from shared.teacher.__main__ import common_arguments, run, teacher_parser
+from shared.teacher.__main__ import common_arguments, teacher_parser
+from shared.training.command_line import exit_status
 
 ADDRESS = "The server's address and key come from the environment, OPENAI_BASE_URL and OPENAI_API_KEY."
 OF_SERVER = ("concurrency", "timeout", "tries", "price_in", "price_out", "extra")
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--no-stream", action="store_true", help="ask for each answer in one piece")
     more = "more fields of the request; null takes one out"
     add("--extra", type=json.loads, default={}, metavar="JSON", help=more)
-    return run(_ask, parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: print(_ask(options)))
 
 
 def _ask(options: argparse.Namespace) -> ServerTally:

@@ -1,5 +1,9 @@
 """The code that the chapters build: `from shared import load_model, generate, grade`."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: idle threads sleep
+
 from shared.distillation import DistillConfig, build_sft_examples, train_distillation
 from shared.evaluation.data import load_data, load_gsm8k, load_math500, load_math_train, load_minimath
 from shared.evaluation.evaluator import Answer, EvalResult, evaluate

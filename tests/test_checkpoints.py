@@ -237,5 +237,5 @@ def test_a_folder_without_training_state(tmp_path, model):
         load_training_state(tmp_path / "m")
     (tmp_path / "m" / "training_state.json").write_text("{}", encoding="utf-8")
     (tmp_path / "m" / "training_state.safetensors").write_bytes(b"cut")
-    with pytest.raises(ValueError, match="name another one or start anew"):
+    with pytest.raises(ValueError, match="name another, or start anew"):
         load_training_state(tmp_path / "m")

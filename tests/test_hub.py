@@ -144,7 +144,7 @@ def test_the_hubs_own_trouble(server, where, fault, status):
 @pytest.mark.parametrize("fault", ["no_such_model", "no_key", "gated"])
 def test_a_model_that_is_not_there_or_not_for_all(server, fault):
     server.faults = [("/api/", fault)] * 9
-    with pytest.raises(ValueError, match=rf"no model {REPO} that you may read.*hf auth login"):
+    with pytest.raises(ValueError, match=rf"no {REPO} that you may read.*hf auth login"):
         load()
     assert len(server.requests) == 1, "no is no"
 

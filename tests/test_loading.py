@@ -142,7 +142,7 @@ NORM = "model.layers.1.input_layernorm.weight"
         (lambda t: t.update(spare=torch.ones(2)), "has the unexpected spare"),
         (lambda t: t.update({NORM: torch.ones(63)}), rf"{NORM} has the shape \(63,\)"),
         (lambda t: t.update({"model.layers.0.mlp.up_proj.weight": torch.ones(95, 64)}), r"\(95, 64\).*\(96, 64\)"),
-        (lambda t: t.update({"lm_head.weight": torch.ones(320, 64)}), "output head that differs"),
+        (lambda t: t.update({"lm_head.weight": torch.ones(320, 64)}), "a head that differs"),
         (lambda t: t.clear(), "and 31 more"),
     ],
 )

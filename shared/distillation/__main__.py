@@ -6,10 +6,6 @@
 A stopped or killed run goes on when the same command is given again.
 """
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: idle threads sleep
-
 import argparse
 import sys
 from collections.abc import Sequence
@@ -19,8 +15,6 @@ from shared.distillation import DistillationTrainer, DistillConfig, build_sft_ex
 from shared.evaluation.data import load_problems
 from shared.formats.loading import load_model
 from shared.training.command_line import config_parser, make_config, run
-
-FORM = ("prompt_style", "max_length", "with_thinking", "think_tags", "only_correct")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,7 +37,8 @@ def make_parser() -> argparse.ArgumentParser:
 def make_trainer(options: argparse.Namespace, kind: type = DistillationTrainer) -> DistillationTrainer:
     """A trainer of this kind, as the options say."""
     model, tokenizer = load_model(options.model, device=options.device)
-    form = {name: getattr(options, name) for name in FORM}
+    names = ("prompt_style", "max_length", "with_thinking", "think_tags", "only_correct")
+    form = {name: getattr(options, name) for name in names}
     examples = build_sft_examples(load_rows(options.data), tokenizer, **form)
     print(f"{Path(options.data).name}: {examples.summary()}")
     train, validation = split_examples(examples, options.validation) if options.validation else (examples, [])

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from shared.assets import ASSETS, SPLITS
+from shared.formats.hub import explain
 from shared.grader.grading import extract_answer, is_answer
 from shared.support.jsonl import read_jsonl, read_utf8
 
@@ -81,10 +82,7 @@ def _from_hub(dataset: str, filename: str, call: str) -> str:
     try:
         return hf_hub_download(dataset, filename, repo_type="dataset", endpoint=os.environ.get("HF_ENDPOINT"))
     except Exception as error:  # whatever the network library of the day raises
-        raise ConnectionError(
-            f"The hub cannot be reached for {dataset} ({type(error).__name__}): check the network or proxy "
-            f"(HTTPS_PROXY), set HF_ENDPOINT to a mirror, or call {call} with a downloaded file."
-        ) from error
+        raise explain(error, dataset, f"call {call} with a file that was downloaded elsewhere") from error
 
 
 # What `load_data` and the command lines call the sets: how each is loaded by its split.
@@ -192,9 +190,7 @@ def ensure_answer(answer: object, name: str) -> None:
     if not is_answer(answer):
         raise ValueError(f"{name} has the answer {answer!r}: give text or a finite number.")
     if "####" in str(answer):
-        raise ValueError(
-            f"{name} has GSM8K's steps in its answer: read its file with load_gsm8k, or keep the number only."
-        )
+        raise ValueError(f"{name} has GSM8K's steps in its answer: load it by load_gsm8k, or keep the number only.")
 
 
 def _ensure_unique(problems: Sequence[dict], which: str) -> None:

@@ -18,6 +18,7 @@ from shared.formats.weights import write_hf_files
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.files import atomic_folder
+from shared.support.values import ensure_at_least_one
 
 STATE = "training_state"
 
@@ -57,9 +58,7 @@ def load_training_state(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
         state = json.loads((folder / f"{STATE}.json").read_text(encoding="utf-8"))
         return state, load_file(folder / f"{STATE}.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(
-            f"{folder} is no checkpoint to go on from ({error}): name another one or start anew."
-        ) from error
+        raise ValueError(f"{folder} is no checkpoint to go on from ({error}): name another, or start anew.") from error
 
 
 def checkpoint_path(root: str | Path, step: int) -> Path:
@@ -78,8 +77,7 @@ def prune_checkpoints(root: str | Path, keep: int = 2) -> None:
 
     What cannot be removed, such as a file that another program has open on Windows, can go the next time.
     """
-    if keep < 1:
-        raise ValueError(f"keep is {keep}: at least one checkpoint must stay.")
+    ensure_at_least_one(keep=keep)
     for path in [*list_checkpoints(root)[:-keep], *Path(root).glob(".step-*.part")]:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 import torch
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
@@ -34,11 +35,12 @@ SETTINGS = {
     "rms_norm_eps": "attention.layer_norm_rms_epsilon", "rope_theta": "rope.freq_base",
     "sliding_window": "attention.sliding_window",
 }  # fmt: skip
-NEEDED_FIELDS = ["general.architecture"]
-NEEDED_FIELDS += [f"tokenizer.ggml.{name}" for name in ("model", "tokens", "token_type", "eos_token_id")]
+TOKENIZER_FIELDS = [f"tokenizer.ggml.{name}" for name in ("model", "tokens", "token_type", "eos_token_id")]
 CONTROL, USER_DEFINED = 3, 4  # kinds of tokens that stand for themselves
 # A file names one end of a text and perhaps one of a turn; llama.cpp stops at each of these, named or not.
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>")
+
+PIECE = 2**18  # numbers or bytes of a tensor that are converted at a time
 
 # How a text is cut before byte pairs are merged, by the name that a file gives its way of doing so.
 QWEN2_PIECES = (
@@ -66,11 +68,11 @@ def load_gguf(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[Cau
     fields = {name: field.contents() for name, field in reader.fields.items()}
     if fields.get("split.count", 0) > 1:
         raise ValueError(f"{path} is a part of a model: join all parts with llama-gguf-split --merge.")
-    lacking = [name for name in NEEDED_FIELDS if name not in fields]
+    lacking = [name for name in ["general.architecture", *TOKENIZER_FIELDS] if name not in fields]
     if lacking:
         raise ValueError(f"The GGUF file {path} lacks {', '.join(lacking)}: download a complete model.")
-    source = gguf_tensors(reader, fields)
-    model = build_model(_config(fields, source), source, device=device, dtype=dtype, origin=path)
+    source = gguf_tensors(path, reader, fields, dtype)
+    model = build_model(_config(fields, source), source, device=device, dtype=dtype, origin=path, copy=False)
     return model, tokenizer_from_fields(fields)
 
 
@@ -79,8 +81,26 @@ def _open(path: Path):
         import gguf
     except ImportError:
         raise ImportError('GGUF files need one more package: run pip install "gguf>=0.17".') from None
+
+    class Reader(gguf.GGUFReader):
+        """The package's reader, with a shorter way over arrays: those of a vocabulary have 450,000 entries."""
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list, list, list]:
+            if raw_type != gguf.GGUFValueType.ARRAY:
+                return super()._get_field_parts(orig_offs, raw_type)
+            kind, end = gguf.GGUFValueType(self._get(orig_offs, np.uint32)[0]), orig_offs + 12
+            count, types = int(self._get(orig_offs + 4, np.uint64)[0]), [gguf.GGUFValueType.ARRAY, kind]
+            if kind in self.gguf_scalar_to_np:
+                values = self._get(end, self.gguf_scalar_to_np[kind], count)
+                return 12 + values.nbytes, [values], [0], types
+            data, texts = memoryview(self.data), []
+            for _ in range(count):  # texts: no file of a model holds arrays of arrays
+                start, end = end + 8, end + 8 + int.from_bytes(data[end : end + 8], "little")
+                texts.append(data[start:end])
+            return end - orig_offs, texts, list(range(count)), types
+
     try:
-        return gguf.GGUFReader(path)
+        return Reader(path)
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
         if "GGMLQuantizationType" in str(error):
             raise ValueError(f"{path} is newer than the package gguf ({error}): run pip install -U gguf.") from error
@@ -104,19 +124,29 @@ def _config(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> ModelConfi
     return config_from_hf({name: value for name, value in settings.items() if value is not None})
 
 
-def gguf_tensors(reader: Any, fields: dict[str, Any]) -> LazyTensors:
-    """The tensors of a GGUF file in fp32 under Hugging Face names, each converted when it is asked for."""
-    return LazyTensors({_hf_name(raw.name): partial(_plain, raw, fields) for raw in reader.tensors})
+def gguf_tensors(path: Path, reader: Any, fields: dict[str, Any], dtype: torch.dtype) -> LazyTensors:
+    """The tensors of a GGUF file under Hugging Face names, each converted when it is asked for."""
+    return LazyTensors({_hf_name(raw.name): partial(_plain, path, raw, fields, dtype) for raw in reader.tensors})
 
 
-def _plain(raw: Any, fields: dict[str, Any]) -> Tensor:
-    """A tensor turned back into plain numbers, in the order of the Hugging Face format."""
+def _plain(path: Path, raw: Any, fields: dict[str, Any], dtype: torch.dtype) -> Tensor:
+    """A tensor turned back into plain numbers, in the order of the Hugging Face format.
+
+    It is read and converted in pieces: neither the file nor fp32 numbers that nobody wants stay in memory.
+    """
     from gguf.quants import dequantize
 
-    try:
-        tensor = torch.from_numpy(dequantize(raw.data, raw.tensor_type).copy())
-    except NotImplementedError as error:
-        raise ValueError(f"{raw.name} is of the kind {raw.tensor_type.name}: take a file in F16 or Q8_0.") from error
+    tensor = torch.empty([int(size) for size in reversed(raw.shape)], dtype=dtype)
+    count = 16 * max(1, PIECE // raw.data[:16].size)  # rows that are read at a time
+    for first in range(0, len(raw.data), count):
+        piece, offset = raw.data[first : first + count], raw.data_offset + raw.data[:first].nbytes
+        stored = np.fromfile(path, piece.dtype, piece.size, offset=offset)
+        try:
+            # Blocks stand by themselves, and the package takes 16 rows at a time: so it takes longer ones.
+            numbers = dequantize(stored.reshape(len(piece) if len(piece) % 16 else 16, -1), raw.tensor_type)
+        except NotImplementedError as error:
+            raise ValueError(f"{raw.name} is a {raw.tensor_type.name}: take a file in F16 or Q8_0.") from error
+        tensor[first : first + count] = torch.from_numpy(numbers).view(tensor[first : first + count].shape)
     heads = fields.get("llama.attention.head_count")  # of that family only
     if heads is None or not raw.name.endswith(("attn_q.weight", "attn_k.weight")):
         return tensor

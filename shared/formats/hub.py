@@ -58,7 +58,7 @@ def download(repo_id: str) -> Path:
     try:
         folder = Path(snapshot_download(repo_id, **options))
     except Exception as error:  # whatever the network library of the day raises
-        explained = _explain(error, repo_id)
+        explained = explain(error, repo_id, "download the model elsewhere and give its folder")
         if not isinstance(explained, ConnectionError):
             raise explained from error
         try:
@@ -84,16 +84,15 @@ def _refuse_damaged(folder: Path, begun: float) -> None:
                 raise ConnectionError(f"{path.name} came damaged (by its checksum) and is thrown away: run this again.")
 
 
-def _explain(error: BaseException, repo_id: str) -> Exception:
-    """The error for the reader: what went wrong, and what to do."""
+def explain(error: BaseException, repo_id: str, elsewhere: str) -> Exception:
+    """The error for the reader: what went wrong, and what to do, without the network too: `elsewhere`."""
     causes: list[BaseException] = [error]
     while causes[-1].__cause__:
         causes.append(causes[-1].__cause__)
     answers = (getattr(each, "response", None) for each in causes)
     status = next((answer.status_code for answer in answers if answer is not None), 0)
-    elsewhere = "download the model elsewhere and give its folder"
     if status in (401, 403, 404):
-        return ValueError(f"The hub has no model {repo_id} that you may read: check the name, or run hf auth login.")
+        return ValueError(f"The hub has no {repo_id} that you may read: check the name, or run hf auth login.")
     if any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in causes):
         return OSError(
             errno.ENOSPC, f"The disk is full for {repo_id}: free some space, or set HF_HOME to a larger one."

@@ -64,12 +64,14 @@ def build_model(
     dtype: torch.dtype = torch.float32,
     origin: str | Path = "The source",
     parts: dict[str, list[Part]] | None = None,
+    copy: bool = True,
 ) -> CausalLM:
     """A model with the weights of `source`, read one parameter at a time.
 
     Args:
         origin: what to call the source in errors.
         parts: the tensors that each parameter is made of; Hugging Face names if not given.
+        copy: False if what `source` gives is in nobody else's memory.
 
     Raises ValueError if a tensor is missing, one is left over, or one has another shape than `config` says.
     """
@@ -82,7 +84,7 @@ def build_model(
         tensors = [_fitting(source[part.name], part, shapes[name], origin) for part in of]
         joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
         # A copy, so that no weight is a window into a mapped file that may be overwritten.
-        weights[name] = joined.to(device=device, dtype=dtype, copy=True)
+        weights[name] = joined.to(device=device, dtype=dtype, copy=copy)
     model.load_state_dict(weights, strict=False, assign=True)
     if config.tie_embeddings:
         model.head.weight = model.embedding.weight
@@ -94,9 +96,7 @@ def _require_names(wanted: set[str], source: Mapping[str, Tensor], config: Model
     if config.tie_embeddings and "lm_head.weight" in extra:
         # Some files repeat the embedding as the output head; a head of its own must not be dropped.
         if not torch.equal(source["lm_head.weight"], source["model.embed_tokens.weight"]):
-            raise ValueError(
-                f"{origin} has an output head that differs from the embedding: set tie_word_embeddings to false."
-            )
+            raise ValueError(f"{origin} has a head that differs from the embedding: set tie_word_embeddings to false.")
         extra.remove("lm_head.weight")
     problems = {"lacks": wanted - set(source), "has the unexpected": extra}
     said = [f"{verb} {_some(names)}" for verb, names in problems.items() if names]
@@ -131,9 +131,7 @@ def load_weights_file(path: Path, device: torch.device, dtype: torch.dtype) -> C
     try:
         config = ModelConfig(**json.loads(file.metadata()["config"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} has no configuration of this course ({error}): name the folder that it is in, or {RESTORE}."
-        ) from error
+        raise ValueError(f"{path} has no configuration of ours ({error}): name its folder, or {RESTORE}.") from error
     parts = {name: [Part(name, p.shape[0])] for name, p in empty_model(config).named_parameters()}
     return build_model(config, safetensors(file), device=device, dtype=dtype, origin=path, parts=parts)
 
@@ -165,8 +163,7 @@ def write_hf_files(model: CausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a model into an existing folder: configuration, weights (with adapters merged), tokenizer, end tokens."""
     if lora_parameters(model):
         model = merge_lora(copy.deepcopy(model).float())  # 16 bits would round most of what was learned away
-    ends, pad = list(tokenizer.stop_ids), tokenizer.pad_id
-    generation = {"eos_token_id": ends, "pad_token_id": pad, "do_sample": False}
+    generation = {"eos_token_id": list(tokenizer.stop_ids), "pad_token_id": tokenizer.pad_id, "do_sample": False}
     config = config_to_hf(model.config, tokenizer, model.dtype)
     for name, content in {"config": config, "generation_config": generation}.items():
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2), encoding="utf-8")

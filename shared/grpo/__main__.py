@@ -6,10 +6,6 @@
 A stopped or killed run goes on when the same command is given again.
 """
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: idle threads sleep
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -26,7 +26,7 @@ from shared.generation.completions import Completion, generate
 from shared.grader.grading import extract_answer, grade
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
-from shared.support.values import as_list
+from shared.support.values import as_list, ensure_at_least_one
 
 Ballot = list[tuple[list[int], float]]  # classes of equal answers, each with its votes
 Draw = Callable[..., list[list[Completion]]]  # draw_samples, or what stands for it
@@ -133,8 +133,7 @@ def draw_samples(
     A sample depends on the seed, its prompt and its number only. A prompt that is there twice is asked once, and
     gets the same samples in both places. Taught in ch04, section 4.8. Raises ValueError as `generate` does.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}: draw at least 1.")
+    ensure_at_least_one(num_samples=num_samples)
     prompts = as_list(prompts)
     different = list(dict.fromkeys(prompts))
     settings |= {"num_samples": num_samples, "temperature": temperature, "seed": seed}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.model.transformer import CausalLM
+from shared.support.values import ensure_at_least_one
 
 TARGETS = ("qkv", "out", "gate_up", "down")  # every linear layer of a block
 
@@ -63,10 +64,9 @@ def add_lora(
     Returns the same model, changed. Raises ValueError for a rank below 1, an unknown target, or a model with adapters.
     """
     unknown = set(targets) - set(TARGETS)
-    if rank < 1 or unknown or not targets:
-        raise ValueError(
-            f"rank is {rank}, targets are {list(targets)}: give a rank of at least 1 and names among {TARGETS}."
-        )
+    ensure_at_least_one(rank=rank)
+    if unknown or not targets:
+        raise ValueError(f"targets are {list(targets)}: give names among {TARGETS}.")
     if _adapters(model):
         raise ValueError("The model has adapters already: merge_lora them before adding others.")
     generator = torch.Generator().manual_seed(seed)

@@ -355,10 +355,8 @@ def _require_fit(
             f"attention_mask is {tuple(attention_mask.shape)}, input_ids {(batch, length)}: give one value a token."
         )
     if past + length > context:
-        raise ValueError(
-            f"{past + length} tokens do not fit the context of {context}: shorten the prompt or ask for fewer new "
-            "tokens."
-        )
+        found = f"{past + length} tokens do not fit the context of {context}"
+        raise ValueError(f"{found}: shorten the prompt or ask for fewer new tokens.")
     if cache is not None and cache.batch_size != batch:
         raise ValueError(f"The cache holds {cache.batch_size} rows, the input {batch}: use a new cache.")
 

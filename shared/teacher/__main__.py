@@ -2,15 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from shared.evaluation.data import SETS, load_data
 from shared.formats.loading import load_model
 from shared.generation.prompts import INSTRUCTIONS
-from shared.support.progress import print_any_text
 from shared.teacher import Tally, ask_model
-
-COMMON = ("prompt", "num_samples", "temperature", "top_p", "max_new_tokens", "seed", "keep_rejected")
+from shared.training.command_line import exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--model", required=True, help="a model by name or path: tiny, qwen3-1.7b, smollm2-135m, ...")
     add("--seed", type=int, default=0, help="of the random draws (%(default)s)")
     add("--batch-size", type=int, default=64, help="answers made at once (%(default)s)")
-    return run(_ask, parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: print(_ask(options)))
 
 
 def _ask(options: argparse.Namespace) -> Tally:
@@ -56,22 +55,9 @@ def teacher_parser(program: str, epilog: str) -> argparse.ArgumentParser:
 def common_arguments(options: argparse.Namespace) -> dict:
     """The arguments that `ask_model` and `ask_server` have in common."""
     problems = load_data(options.problems, "train")
-    settings = {name: getattr(options, name) for name in COMMON}
+    names = ("prompt", "num_samples", "temperature", "top_p", "max_new_tokens", "seed", "keep_rejected")
+    settings = {name: getattr(options, name) for name in names}
     return settings | {"problems": problems[: options.limit], "path": options.file, "progress": True}
-
-
-def run(ask: Callable[[argparse.Namespace], Tally], options: argparse.Namespace) -> int:
-    """Ask, print the tally or the error, and return the exit status."""
-    print_any_text()
-    try:
-        print(ask(options))
-    except KeyboardInterrupt:
-        print("Stopped: run the same command again to go on.", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `python -m shared.grpo` and `python -m shared.distillation` share: options from a config, and the run itself."""
+"""What the command lines share: options from a config, the run of a trainer, errors in words."""
 
 import argparse
 import sys
@@ -58,17 +58,26 @@ def make_config(config: type[TrainingConfig], options: argparse.Namespace) -> Tr
 
 def run(make_trainer: Callable[[argparse.Namespace], Trainer], options: argparse.Namespace) -> int:
     """Make the trainer, train, and say where the results are; returns the exit status."""
-    print_any_text()
-    try:
+
+    def train() -> None:
         trainer = make_trainer(options)
         trainer.train(resume=not options.fresh)
+        out, last = Path(trainer.config.out), trainer.last_checkpoint()
+        print(f"{trainer.step} steps done. The model is in {last}: load_model({str(last)!r}).")
+        print(f"The metrics of every step are in {out / 'metrics.csv'} and {out / 'metrics.jsonl'}.")
+
+    return exit_status(train)
+
+
+def exit_status(work: Callable[[], object]) -> int:
+    """Do a command's work, its errors told in words; returns 0, 1 after an error, 130 after Ctrl-C."""
+    print_any_text()
+    try:
+        work()
     except KeyboardInterrupt as stopped:
-        print(f"\n{stopped or 'stopped'}")
+        print(f"\n{stopped or 'Stopped: run the same command again to go on.'}")
         return 130
     except (ValueError, OSError, TrainingStopped) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    out, last = Path(trainer.config.out), trainer.last_checkpoint()
-    print(f"{trainer.step} steps done. The model is in {last}: load_model({str(last)!r}).")
-    print(f"The metrics of every step are in {out / 'metrics.csv'} and {out / 'metrics.jsonl'}.")
     return 0

@@ -50,14 +50,6 @@ class RunFolder:
             raise ValueError(f"{error} To {place}, delete the folder {path}, which cannot be read.") from error
         return model, state, tensors
 
-    def append(self, metrics: dict) -> None:
-        """Log one more step."""
-        self.log.append(metrics)
-
-    def history(self, step: int) -> list[dict]:
-        """The metrics up to a step; what was logged after it is dropped."""
-        return self.log.cut(step)
-
     def clear(self) -> None:
         """Remove the checkpoints and the log."""
         for path in list_checkpoints(self.path):

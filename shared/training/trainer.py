@@ -210,7 +210,7 @@ class Trainer:
             metrics |= self.evaluate()
         self.history.append(metrics)
         if self.run:
-            self.run.append(metrics)
+            self.run.log.append(metrics)
         if self.on_step:
             self.on_step(metrics)
         return metrics
@@ -296,7 +296,7 @@ class Trainer:
                 free, same_start = self.free_settings, self.needs_start()
                 ensure_same_run(state, self.state()[0], path, free=free, same_start=same_start)
                 self.restore(model, state, tensors)
-            self.history = self.run.history(self.step)
+            self.history = self.run.log.cut(self.step)
         elif self.run:
             self.run.clear()
 
