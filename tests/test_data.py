@@ -238,7 +238,9 @@ def test_without_the_hub_the_error_names_the_way_out(loader, monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
-    with pytest.raises(ConnectionError, match=rf"or call {loader.__name__}\((split, )?path\) with a file that was downloaded elsewhere"):
+    with pytest.raises(
+        ConnectionError, match=rf"or call {loader.__name__}\((split, )?path\) with a file that was downloaded elsewhere"
+    ):
         loader()
 
 
