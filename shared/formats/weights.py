@@ -155,9 +155,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if index.is_file():
         return [folder / Path(name).name for name in sorted(set(read_json(index)["weight_map"].values()))]
     if pickled := sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt")):
-        raise ValueError(
-            f"{folder} has weights only as {pickled[0]}, which can run code: convert them as in section 6.16."
-        )
+        raise ValueError(f"{folder} has weights only as {pickled[0]}, which can run code: convert them (section 6.16).")
     raise FileNotFoundError(f"{folder} holds no model.safetensors: download or save the model again.")
 
 
