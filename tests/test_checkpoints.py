@@ -226,7 +226,7 @@ def test_old_checkpoints_are_pruned_by_number(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["step-1000000", "step-999999", "step-notes"]
     prune_checkpoints(tmp_path, keep=1)
     assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 1_000_000)]
-    with pytest.raises(ValueError, match="at least one checkpoint must stay"):
+    with pytest.raises(ValueError, match="keep is 0: give at least 1"):
         prune_checkpoints(tmp_path, keep=0)
     assert list_checkpoints(tmp_path / "nowhere") == []
 

@@ -229,7 +229,7 @@ def test_gguf_weights_of_a_kind_that_is_no_number_format(tmp_path):
         writer.add_tensor("output_norm.weight", np.ones(64, np.int32), raw_dtype=gguf.GGMLQuantizationType.I32)
 
     write_gguf(path, hf_model("llama-tied"), more=counts, without="model.norm.weight")
-    with pytest.raises(ValueError, match=r"output_norm\.weight is of the kind I32: take a file in F16 or Q8_0"):
+    with pytest.raises(ValueError, match=r"output_norm\.weight is of kind I32: take a file in F16 or Q8_0"):
         load_model(path, device="cpu")
 
 

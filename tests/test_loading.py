@@ -375,7 +375,7 @@ def test_weights_file_without_or_with_another_configuration(assets):
     tensors = load_file(path)
     for metadata in ({}, {"config": "{"}, {"config": '{"layers": 3}'}):
         save_file(dict(tensors), assets / "other.safetensors", metadata)
-        with pytest.raises(ValueError, match="no configuration of this course"):
+        with pytest.raises(ValueError, match="no configuration of ours"):
             load_model(assets / "other.safetensors", device="cpu")
     config = json.dumps(TINY_CONFIG.__dict__)
     save_file(dict(tensors), assets / "other.safetensors", {"config": config})

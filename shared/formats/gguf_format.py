@@ -145,7 +145,7 @@ def _plain(path: Path, raw: Any, fields: dict[str, Any], dtype: torch.dtype) -> 
             # Blocks stand by themselves, and the package takes 16 rows at a time: so it takes longer ones.
             numbers = dequantize(stored.reshape(len(piece) if len(piece) % 16 else 16, -1), raw.tensor_type)
         except NotImplementedError as error:
-            raise ValueError(f"{raw.name} is a {raw.tensor_type.name}: take a file in F16 or Q8_0.") from error
+            raise ValueError(f"{raw.name} is of kind {raw.tensor_type.name}: take a file in F16 or Q8_0.") from error
         tensor[first : first + count] = torch.from_numpy(numbers).view(tensor[first : first + count].shape)
     heads = fields.get("llama.attention.head_count")  # of that family only
     if heads is None or not raw.name.endswith(("attn_q.weight", "attn_k.weight")):
