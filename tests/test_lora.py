@@ -169,7 +169,7 @@ def test_targets_choose_the_layers(one_model):
 
 @pytest.mark.parametrize("settings", [{"rank": 0}, {"targets": ["head"]}, {"targets": []}])
 def test_what_does_not_fit_is_said_and_changes_nothing(one_model, settings):
-    with pytest.raises(ValueError, match="rank is 0: give at least 1|give names among"):
+    with pytest.raises(ValueError, match=r"rank is 0: give at least 1|give names among"):
         add_lora(one_model, **settings)
     assert all(p.requires_grad for p in one_model.parameters())
 

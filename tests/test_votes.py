@@ -259,7 +259,7 @@ def test_one_prompt_and_one_sample(tiny):
 @pytest.mark.parametrize("early_stop", [False, True])
 def test_bad_settings_are_refused(tiny, early_stop):
     for bad in ({"num_samples": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"min_p": 2.0}):
-        with pytest.raises(ValueError, match=r"num_samples is 0|temperature|top_p|min_p"):
+        with pytest.raises(ValueError, match=r"num_samples is 0|draw at least|temperature|top_p|min_p"):
             self_consistency(*tiny, ["a"], max_new_tokens=3, early_stop=early_stop, **bad)
 
 
