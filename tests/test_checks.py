@@ -302,7 +302,43 @@ def logits_in_double_precision(model, ids):
     return model(torch.tensor([ids], device=model.device))[0, -1].double()
 
 
-@pytest.mark.parametrize(("number", "answer"), [("2.2", logits_with_a_cache), ("2.2", logits_in_double_precision)])
+@torch.inference_mode()
+def logits_by_the_head(model, ids):
+    return model.head(model.hidden_states(torch.tensor([ids], device=model.device))[:, -1])[0]
+
+
+@torch.inference_mode()
+def a_loop_without_a_cache(model, tokenizer, prompt, stop, max_new_tokens):
+    ids, written = tokenizer.encode(prompt), []
+    for _ in range(max_new_tokens):
+        written.append(model(torch.tensor([ids + written]))[0, -1].argmax().item())
+        text = tokenizer.decode(written)
+        if stop in text or written[-1] == tokenizer.eos_id:
+            return text.split(stop)[0]
+    return text
+
+
+CASES_IN_LATEX = [
+    (r"\frac12", "0.5", True),
+    ("-3", "3", False),
+    ("1.41", r"\sqrt{2}", False),
+    (r"\left(1,2\right)", r"\left(2,1\right)", False),
+    (r"\left[0,5\right]", r"\left[0,5\right)", False),
+    (r"\sqrt2", "2", False),
+    ("5 or more", "5", False),
+    ("x+1", "1+x", True),
+]
+OTHER_RIGHT_ANSWERS = [
+    ("2.2", logits_with_a_cache),
+    ("2.2", logits_in_double_precision),
+    ("2.2", logits_by_the_head),
+    ("2.3", a_loop_without_a_cache),
+    ("3.1", CASES_IN_LATEX),
+    ("3.1", [(r"\dfrac{1}{3}", "0.33", False) if case[1] == r"\sqrt{2}" else case for case in CASES_IN_LATEX]),
+]
+
+
+@pytest.mark.parametrize(("number", "answer"), OTHER_RIGHT_ANSWERS)
 def test_another_right_answer_passes(number, answer):
     result = outcome(number, answer)
     assert result.passed, result.message

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import functools
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from shared.checks._compare import one_line, shown
 from shared.checks._slips import and_look_at, code_of, is_starter, slip_that_raised, slip_that_returned_none
+
+
+@contextmanager
+def calls_of(function: Callable) -> Iterator[list[str]]:
+    """A list that gets the function's name for each call of it in the meantime, whatever the caller knows it by."""
+    calls: list[str] = []
+
+    def look(frame, event, argument):
+        if event == "call" and frame.f_code is function.__code__:
+            calls.append(function.__name__)
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(before)
 
 
 class NotStarted(Exception):

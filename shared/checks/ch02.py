@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import torch
 
 from shared.checks import Mismatch, expect, register
+from shared.checks._watch import calls_of
 from shared.formats.loading import load_model
-from shared.generation.completions import generate
+from shared.generation.completions import decode_batch, generate
 from shared.model.transformer import CausalLM
 
 WORDS = "Tom sees a hippopotamus near Łódź."
@@ -75,9 +76,15 @@ class _ModelElsewhere:
     def parameters(self):
         return iter([self.embedding.weight])
 
-    def __call__(self, input_ids, cache=None, attention_mask=None):
+    def hidden_states(self, input_ids, cache=None, attention_mask=None):
         self.seen = input_ids.device.type
-        return torch.zeros(*input_ids.shape, self.vocab_size)  # so that a result can be moved to the processor
+        return torch.zeros(*input_ids.shape, 1)  # so that a result can be moved to the processor
+
+    def head(self, hidden):
+        return torch.zeros(*hidden.shape[:-1], self.vocab_size)
+
+    def __call__(self, input_ids, cache=None, attention_mask=None):
+        return self.head(self.hidden_states(input_ids, cache, attention_mask))
 
 
 @register(
@@ -90,21 +97,26 @@ class _ModelElsewhere:
 def check_generate_until(generate_until):
     """Compare with `generate(stop=...)`, with a stop text that spans tokens and, where none comes, the end token.
 
-    The passes of the model are counted: a loop that writes on after `stop` and cuts later needs more of them.
+    The passes of the model are counted: a loop that writes on after `stop` and cuts later needs more of them. The
+    library's loop may not be called.
     """
     model, tokenizer = load_model("tiny")
-    passes = []
+    passes, library = [], []
     hook = model.blocks[0].register_forward_pre_hook(lambda *_: passes.append(1))
     prompt = "Problem: Compute 12+5*7.\nExplain step by step, then answer in \\boxed{}.\nAnswer:"
     for stop, limit in (("The answer", 60), ("=", 60), ("answ", 60), ("never", 60), ("never", 8)):
         [expected] = generate(model, tokenizer, prompt, max_new_tokens=limit, stop=stop)
         passes.clear()
-        got = generate_until(model, tokenizer, prompt, stop, limit)
+        with calls_of(decode_batch) as calls:
+            got = generate_until(model, tokenizer, prompt, stop, limit)
+        library += calls
         case = f"stop={stop!r}, max_new_tokens={limit}"
         expect(got, expected.text, case=case)
         most = len(expected.token_ids) + 1
         expect(len(passes) <= most, True, case=f"{case}: at most {most} passes of the model, for it ends there")
     hook.remove()
+    if library:
+        raise Mismatch("a loop of your own", "a call of the library's loop, as generate and stream make it")
     return "stops at the stop text and leaves it out"
 
 

@@ -4,9 +4,14 @@ import copy
 import re
 from collections import Counter
 
+import sympy
+
 from shared.checks import Mismatch, expect, register
 from shared.generation.prompts import render_prompt
 from shared.grader import grade
+from shared.grader.answer_text import normalize_answer
+from shared.grader.answers import parse_answer
+from shared.grader.numeric import Evaluator
 from shared.tiny.corpus import generate_minimath
 
 MOST_CASES = 30
@@ -23,16 +28,22 @@ def _no_sign(prediction: str, gold: str) -> bool:
     return grade(prediction.replace("-", ""), gold.replace("-", ""))
 
 
+def _number(text: str) -> float | None:
+    """The value of an answer that is a real number, however it is written; None for any other."""
+    try:
+        read = parse_answer(normalize_answer(text))
+        return float(Evaluator().value(read)) if isinstance(read, sympy.Expr) and not read.free_symbols else None
+    except (ValueError, ArithmeticError, TypeError, RecursionError):
+        return None
+
+
 def _rounds(prediction: str, gold: str) -> bool:
-    numbers = [re.fullmatch(r"(-?\d+(?:\.\d+)?)(?:/(\d+))?", text.strip()) for text in (prediction, gold)]
-    if None in numbers or "0" in (numbers[0][2], numbers[1][2]):
-        return grade(prediction, gold)
-    first, second = (float(number[1]) / float(number[2] or 1) for number in numbers)
-    return abs(first - second) < 0.01
+    first, second = _number(prediction), _number(gold)
+    return grade(prediction, gold) if None in (first, second) else abs(first - second) < 0.01
 
 
 def _any_order(prediction: str, gold: str) -> bool:
-    first, second = (text.strip().strip("()").replace(" ", "").split(",") for text in (prediction, gold))
+    first, second = (normalize_answer(text).strip("()").replace(" ", "").split(",") for text in (prediction, gold))
     return grade(prediction, gold) or (len(first) > 1 and sorted(first) == sorted(second))
 
 
@@ -199,8 +210,8 @@ def check_few_shot_prompt(few_shot_prompt):
         starts = render_prompt(problem["problem"], "cot")
         expect(starts in prompt, True, case="each example being asked with render_prompt(..., 'cot')")
     for problem in (one, two):
-        behind = prompt.split(problem["solution"], 1)[1]
-        expect(behind[:1].isspace(), True, case="an empty line, or at least a space, behind each solution")
+        lines = f"{render_prompt(problem['problem'], 'cot')}\n{problem['solution']}\n\n"
+        expect(lines in prompt, True, case="each solution on a new line after its prompt, and an empty line behind it")
     expect(few_shot_prompt(three["problem"], []), question, case="no examples")
     given = [one, two]
     leaking = few_shot_prompt(one["problem"], given)

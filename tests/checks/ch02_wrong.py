@@ -3,6 +3,7 @@
 import torch
 
 from shared.generation.completions import generate
+from shared.generation.stream import stream
 
 
 def without_spaces(tokenizer, text):
@@ -83,6 +84,14 @@ def one_token_too_many(model, tokenizer, prompt, stop, max_new_tokens):
     return generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens + 1, stop=stop)[0].text
 
 
+def calls_the_library(model, tokenizer, prompt, stop, max_new_tokens):
+    return generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens, stop=stop)[0].text
+
+
+def calls_the_library_s_stream(model, tokenizer, prompt, stop, max_new_tokens):
+    return "".join(stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, stop=stop))
+
+
 def token_count(prompt_length, new_tokens, use_cache):
     if use_cache:
         return prompt_length + new_tokens - 1
@@ -122,6 +131,8 @@ WRONG = {
         finds_the_stop_in_the_prompt,
         waits_for_a_token_that_ends_like_the_stop,
         one_token_too_many,
+        calls_the_library,
+        calls_the_library_s_stream,
     ],
     "2.4": [token_count, forgets_the_prefill, no_causal_mask],
     "2.5": [all_heads, keys_only],

@@ -108,6 +108,16 @@ def without_a_gap(problem, examples):
     return "".join(shots) + render_prompt(problem, "cot")
 
 
+def one_line_break_behind(problem, examples):
+    shots = [f"{render_prompt(e['problem'], 'cot')}\n{e['solution']}\n" for e in examples if e["problem"] != problem]
+    return "".join(shots) + render_prompt(problem, "cot")
+
+
+def solution_glued_to_its_prompt(problem, examples):
+    shots = [f"{render_prompt(e['problem'], 'cot')}{e['solution']}\n\n" for e in examples if e["problem"] != problem]
+    return "".join(shots) + render_prompt(problem, "cot")
+
+
 def leaks(problem, examples):
     shots = "".join(f"{render_prompt(e['problem'], 'cot')}\n{e['solution']}\n\n" for e in examples)
     return shots + render_prompt(problem, "cot")
@@ -175,6 +185,8 @@ WRONG = {
     "3.4": [
         answers_only,
         without_a_gap,
+        one_line_break_behind,
+        solution_glued_to_its_prompt,
         leaks,
         throws_all_away,
         question_first,
