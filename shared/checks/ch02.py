@@ -6,7 +6,8 @@ import torch
 
 from shared.checks import Mismatch, expect, register
 from shared.formats.loading import load_model
-from shared.generation.completions import generate
+from shared.generation.completions import Ending, decode_batch, generate
+from shared.generation.stream import stream
 from shared.model.transformer import CausalLM
 
 WORDS = "Tom sees a hippopotamus near Łódź."
@@ -86,6 +87,7 @@ class _ModelElsewhere:
     hint="decode all new tokens at each step; cut before `stop`, and end there",
     hint2="append one id, test `stop in tokenizer.decode(ids)`, and break; the end token is tested before it is "
     "appended; after the loop keep what stands before the first `stop`",
+    yourself=(generate, stream, decode_batch, Ending.reached, Ending.text),
 )
 def check_generate_until(generate_until):
     """Compare with `generate(stop=...)`, with a stop text that spans tokens and, where none comes, the end token.
