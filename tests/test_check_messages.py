@@ -226,6 +226,17 @@ def test_an_endless_loop_is_stopped_and_the_timer_is_put_back():
     assert "look at the loop there: what makes it end?" in message
 
 
+@needs_a_timer
+def test_a_loop_is_stopped_where_calls_of_the_library_are_looked_for_too():
+    @register("99.4", title="doubling", hint="add the number to itself", yourself=(waits,))
+    def check_double(double):
+        expect(double(3), 6)
+
+    message = said("99.4", never_ends, seconds=0.2)
+    assert re.match(r"✗ 99\.4: stopped after 0\.[2-9] s in never_ends \(line [123] of it\); ", message)
+    assert sys.getprofile() is None
+
+
 def test_in_another_thread_or_without_a_timer_the_reader_is_told(capsys, monkeypatch):
     def slow():
         with time_limit(0.05):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from course import ROOT
 from shared.checks import Mismatch, check, expect, outcome, register, registered
 from shared.checks import _framework as framework
+from shared.checks._watch import calls_of
+from tools.cells import read_notebook
 
 WRONG_ANSWERS = sorted((Path(__file__).parent / "checks").glob("*_wrong.py"))
 
@@ -290,6 +296,69 @@ def test_a_plausible_wrong_answer_is_rejected(number, answer, capsys):
     assert result.message.startswith(f"✗ {number}: ")
     assert "; hint: " in result.message
     assert "Traceback" not in result.message
+
+
+OF_THE_LIBRARY = [
+    (number, answer) for number, answer in WRONG_CASES if getattr(answer, "__name__", "").startswith("asks_the_library")
+]
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"), OF_THE_LIBRARY, ids=[f"{number}-{answer.__name__}" for number, answer in OF_THE_LIBRARY]
+)
+def test_a_call_of_the_librarys_function_is_noticed_where_the_result_is_right(number, answer):
+    message = outcome(number, answer).message
+    assert re.match(rf"✗ {number}: {answer.__name__} calls [\w.]+ of the library: write it yourself; ", message)
+    assert sys.getprofile() is None
+    framework._exercises[number] = replace(framework._exercises[number], yourself=())
+    assert outcome(number, answer).passed
+
+
+def test_where_the_library_is_refused_there_is_such_an_answer_and_the_text_says_so():
+    refused = [number for number in registered_numbers() if framework._exercises[number].yourself]
+    assert refused == sorted({number for number, _ in OF_THE_LIBRARY})
+    for number in refused:
+        folder = f"ch0{number[0]}"
+        for kind in ("exercises", "solutions"):
+            cells = read_notebook(ROOT / folder / f"{folder}_{kind}.ipynb").cells
+            [text] = [cell.source for cell in cells if cell.source.startswith(f"## Exercise {number}:")]
+            assert re.search("yourself|without PyTorch|without the library|Do not use `group_advantages`", text), number
+
+
+def of_the_library(value):
+    return 2 * value
+
+
+def test_a_call_is_noticed_under_any_name_and_only_within_the_solution():
+    @register("99.5", title="doubling", hint="add the number to itself", yourself=(of_the_library,))
+    def check_double(double):
+        for value in (3, 0.5):
+            expect(double(value), of_the_library(value))
+
+    alias = of_the_library
+
+    def by_another_name(value):
+        return sum(map(alias, [value]))
+
+    refused = "✗ 99.5: by_another_name calls of_the_library of the library: write it yourself; "
+    assert outcome("99.5", by_another_name).message.startswith(refused)
+    assert outcome("99.5", lambda value: value + value).passed
+    assert "raised ZeroDivisionError" in outcome("99.5", lambda value: of_the_library(value) / 0).message
+
+
+def test_a_profiler_that_runs_already_goes_on_afterwards():
+    def ours(*_):
+        return None
+
+    sys.setprofile(ours)
+    try:
+        for functions in ((of_the_library,), ()):
+            with calls_of(functions) as calls:
+                of_the_library(1)
+            assert calls == ["of_the_library"] * len(functions)
+            assert sys.getprofile() is ours
+    finally:
+        sys.setprofile(None)
 
 
 @torch.inference_mode()

@@ -438,6 +438,13 @@ def test_a_verdict_from_over_there_is_the_one_from_here(tmp_path, monkeypatch):
     assert not started.scratch.exists()
 
 
+def test_what_the_other_process_says_of_calls_is_read_as_text_and_nothing_else():
+    for nonsense in (None, 3, "ab", {"a": "b"}, [1, ["a"], [], None]):
+        assert {frame.f_code.co_name for frame in grade_judge.frames_of(nonsense)} <= {""}
+    [frame] = grade_judge.frames_of([["shared.grpo.loss", ["kl_estimate"]]])
+    assert (frame.f_globals["__name__"], frame.f_code.co_name) == ("shared.grpo.loss", "['kl_estimate']")
+
+
 def test_the_strongest_protection_is_found_and_said(tmp_path):
     made = sandbox.template(ROOT, "work", tmp_path / "made")
     assert sandbox.strongest(made, "work", LIMITS) in sandbox.PROTECTIONS

@@ -77,12 +77,12 @@ class Worker:
         """Call a function of the submission as the judge asks, and say what came."""
         function, arguments, named = self.kept[order["number"]], order["arguments"], order["named"]
         before = [plain_state(each) for each in arguments]
-        ran: set[tuple[str, str]] = set()
+        ran: dict[tuple[str, str], None] = {}
         try:
             with noting(ran if order["watched"] else None):
                 result = function(*arguments, **named)
             given = given_parameters(arguments)
-            answer = {"do": "result", "value": encode(result, given=given), "ran": sorted(ran)}
+            answer = {"do": "result", "value": encode(result, given=given), "ran": list(ran)}
         except BaseException as error:
             return {"do": "raised", "type": known_type(error), "text": told(error, function)}
         self.calls[order["call"]] = (result, gradients_of(arguments))
@@ -99,13 +99,13 @@ class Worker:
 
 
 @contextlib.contextmanager
-def noting(ran: set[tuple[str, str]] | None) -> Iterator[None]:
-    """Note module and name of the course's functions that run meanwhile; nothing where `ran` is None."""
+def noting(ran: dict[tuple[str, str], None] | None) -> Iterator[None]:
+    """Note module and name of the course's functions that run meanwhile, in this order; nothing in None."""
 
     def look(frame: types.FrameType, event: str, _: Any) -> None:
         module = str(frame.f_globals.get("__name__"))
         if event == "call" and module.startswith("shared."):
-            ran.add((module, frame.f_code.co_name))
+            ran[module, frame.f_code.co_name] = None
 
     sys.setprofile(None if ran is None else look)
     try:

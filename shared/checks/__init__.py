@@ -21,7 +21,9 @@ reader's solution and compares what it does with what is expected:
 the difference is a typical one; for anything else raise `Mismatch(expected, got, case)` yourself. Whatever the reader's
 code raises is caught and reported with its cause, never as a traceback. A solution that is `None` or `...`, a function
 that returns one of these, and one that raises NotImplementedError count as not started, so an untouched starter never
-passes. (A function in which something is written and that returns None was started, and is told so.)
+passes. (A function in which something is written and that returns None was started, and is told so.) Where the library
+has a function that does what the exercise asks for, `register(..., yourself=(that_function,))` refuses a solution that
+calls it; the check's own calls do not count.
 
 A first failure gives no hint away; `check("2.1", f, hint=1)` and `hint=2` do. A check that takes longer than 30 seconds
 is stopped. With the variable COURSE_CHECKS set to "raise", or `strict=True`, a failed check raises CheckFailed, for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Exercise:
     hints: tuple[str, str]
     run: Callable[[Any], str | None]
     may_return_none: bool
+    yourself: tuple[Callable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,29 @@ _exercises: dict[str, Exercise] = {}
 
 
 def register(
-    number: str, *, title: str, hint: str, hint2: str = "", may_return_none: bool = False
+    number: str,
+    *,
+    title: str,
+    hint: str,
+    hint2: str = "",
+    may_return_none: bool = False,
+    yourself: Sequence[Callable] = (),
 ) -> Callable[[Callable], Callable]:
     """Decorator that makes a function the check of exercise `number`, such as "2.1".
 
     The function takes the solution, raises Mismatch (mostly through `expect`) when it is wrong, and may
     return a text for the message of success. `hint` says where to think, `hint2` nearly gives the idea away, though not
     the solution. Set `may_return_none` where None is a right result for some
-    inputs; otherwise a function that returns it counts as not started. Raises ValueError if another function
-    has the number.
+    inputs; otherwise a function that returns it counts as not started. `yourself` are the library's functions that do
+    what the exercise asks for: a solution that calls one is refused, by whatever name it knows it. Raises ValueError
+    if another function has the number.
     """
 
     def add(function: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
         other = _exercises.get(number)
         if other is not None and source_of(other.run) != source_of(function):
             raise ValueError(f"Exercise {number} has a check already, {other.run.__qualname__}: use another number.")
-        _exercises[number] = Exercise(number, title, (hint, hint2 or hint), function, may_return_none)
+        _exercises[number] = Exercise(number, title, (hint, hint2 or hint), function, may_return_none, tuple(yourself))
         return function
 
     return add
@@ -216,7 +224,7 @@ def run(exercise: Exercise, solution: Any) -> str | None:
         raise NotStarted(f"{none}put your answer in the place of ...")
     if not callable(solution):
         return exercise.run(solution)
-    watched = watch(solution, exercise.may_return_none)
+    watched = watch(solution, exercise.may_return_none, exercise.yourself)
     try:
         said = exercise.run(watched)
     except (Mismatch, TypeError):

@@ -5,29 +5,13 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from shared.checks._compare import one_line, shown
 from shared.checks._slips import and_look_at, code_of, is_starter, slip_that_raised, slip_that_returned_none
-
-
-@contextmanager
-def calls_of(function: Callable) -> Iterator[list[str]]:
-    """A list that gets the function's name for each call of it in the meantime, whatever the caller knows it by."""
-    calls: list[str] = []
-
-    def look(frame, event, argument):
-        if event == "call" and frame.f_code is function.__code__:
-            calls.append(function.__name__)
-
-    before = sys.getprofile()
-    sys.setprofile(look)
-    try:
-        yield calls
-    finally:
-        sys.setprofile(before)
 
 
 class NotStarted(Exception):
@@ -38,22 +22,26 @@ class SolutionError(Exception):
     """The reader's code raised, or gave nothing to compare; the message says what and where."""
 
 
-def watch(function: Callable, may_return_none: bool = False) -> Callable:
+def watch(function: Callable, may_return_none: bool = False, yourself: Sequence[Callable] = ()) -> Callable:
     """The function, with its exceptions turned into SolutionError and an unsolved starter into NotStarted.
 
-    The attribute `calls` of the result counts how often it was called.
+    A SolutionError comes too where it, or what it calls, calls a function of `yourself`. The attribute `calls` of the
+    result counts how often it was called.
     """
 
     @functools.wraps(function)
     def watched(*args: Any, **kwargs: Any) -> Any:
         watched.calls += 1
         try:
-            result = function(*args, **kwargs)
+            with calls_of(yourself) as of_the_library:
+                result = function(*args, **kwargs)
         except NotImplementedError as error:
             raise NotStarted(f"{name_of(function)} raises NotImplementedError") from error
         except (Exception, SystemExit) as error:
             problem = f"{name_of(function)}{given(args, kwargs)} raised {described(error)}{line_in(function, error)}"
             raise SolutionError(and_look_at(problem, slip_that_raised(function, args, kwargs, error))) from error
+        if of_the_library:
+            raise SolutionError(f"{name_of(function)} calls {of_the_library[0]} of the library: write it yourself")
         if result is None and not may_return_none and not is_starter(function):
             problem = f"{name_of(function)}{given(args, kwargs)} returned None, and a result is expected"
             raise SolutionError(and_look_at(problem, slip_that_returned_none(function)))
@@ -63,6 +51,30 @@ def watch(function: Callable, may_return_none: bool = False) -> Callable:
 
     watched.calls = 0
     return watched
+
+
+@contextmanager
+def calls_of(functions: Sequence[Callable]) -> Iterator[list[str]]:
+    """A list that gets the name of each of these functions that is called meanwhile, whatever the caller calls it.
+
+    A function is known by its module and its name there, so that the grader can tell of a call in another process.
+    """
+    names = {(each.__module__, each.__name__): each.__qualname__ for each in functions}
+    calls: list[str] = []
+
+    def look(frame: FrameType, event: str, _: Any) -> None:
+        place = frame.f_globals.get("__name__"), frame.f_code.co_name
+        if event == "call" and place in names:
+            calls.append(names[place])
+
+    before = sys.getprofile()
+    try:
+        if names:
+            sys.setprofile(look)
+        yield calls
+    finally:
+        if names:
+            sys.setprofile(before)
 
 
 def is_blank(value: Any) -> bool:

@@ -4,7 +4,9 @@ import math
 import random
 
 from shared.checks import Mismatch, NotStarted, expect, register
-from shared.checks._watch import calls_of
+from shared.evaluation.evaluator import EvalResult
+from shared.evaluation.statistics import paired_test
+from shared.generation.sampling import Sampling, apply_temperature, filter_top_p
 from shared.inference.votes import decided, equivalence_classes
 
 # ------------------------------------------------------------------------------- 4.1: what a chain of thought does
@@ -23,6 +25,7 @@ def _records(verdicts: dict[str, tuple[int, bool]]) -> list[dict]:
     hint="look up each record's partner by its unique_id; won: only the second result has it right",
     hint2="make a dictionary from unique_id to correct of the second list, walk through the first, and begin "
     "every level with (0, 0), so that levels without a change are there too",
+    yourself=(EvalResult.compare, paired_test),
 )
 def check_gain_by_level(gain_by_level):
     """Pairs by name and not by place; problems on which both agree count for neither."""
@@ -65,6 +68,7 @@ def _reference(probabilities: list[float], temperature: float, top_p: float) -> 
     hint="raise to the power 1/T and scale to a sum of 1; then go down from the likeliest; what crosses p is in",
     hint2="to sort indices by probability keeps the places: keep a token while the sum of those before it is "
     "still below top_p, set the others to 0, and divide by the sum of what was kept",
+    yourself=(Sampling.filter, apply_temperature, filter_top_p),
 )
 def check_temperature_top_p(temperature_top_p):
     """Temperature first; the token that crosses p stays; the order of the tokens is kept; the sum is 1."""
@@ -144,9 +148,10 @@ def _stopping_point(answers: list[str | None]) -> int:
     "that nobody has given yet",
     hint2="with r samples left, a rival that came earlier than the leader wins with votes + r >= the leader's, "
     "one that came later, or is yet to come with 0 votes, only with more",
+    yourself=(decided,),
 )
 def check_stopping_point(stopping_point):
-    """Ties with earlier and later rivals, newcomers, abstentions, equivalent spellings; a rule of the reader's own."""
+    """Ties with earlier and later rivals, newcomers, abstentions, equivalent spellings."""
     cases: list[list[str | None]] = [
         ["7"] * 8,
         ["4", "7", "7", "7", "7", "7", "7", "7"],
@@ -160,12 +165,7 @@ def check_stopping_point(stopping_point):
     rng = random.Random(4)
     cases += [rng.choices(["1", "2", "3", None], (5, 3, 1, 1), k=rng.randint(2, 9)) for _ in range(40)]
     for answers in cases:
-        with calls_of(decided) as calls:
-            got = stopping_point(list(answers))
-        case = f"the answers {answers}"
-        if calls:
-            raise Mismatch("a rule of your own", f"a call of {calls[0]}", case)
-        expect(got, _stopping_point(answers), case=case)
+        expect(stopping_point(list(answers)), _stopping_point(answers), case=f"the answers {answers}")
     return "the first moment at which no outcome of the rest can change the winner"
 
 

@@ -3,6 +3,7 @@
 import math
 
 from shared.checks import expect, register
+from shared.evaluation.statistics import mcnemar_p, paired_test
 
 # ------------------------------------------------------------------------------------------- 5.1: breaking ties
 
@@ -94,6 +95,7 @@ def check_length_score(length_score):
     hint="p = min(1, 2 * sum(comb(m + b, k) for k up to min(m, b)) / 2 ** (m + b)); agreeing pairs do not enter",
     hint2="mended: wrong before and right after; broken: the reverse; both are needed for the p-value, and "
     "points are 100 * (mended - broken) / number of problems",
+    yourself=(mcnemar_p, paired_test),
 )
 def check_read_table(read_table):
     """Counts, points, and the exact p-value, worked out by hand."""

@@ -6,6 +6,9 @@ import math
 import torch
 
 from shared.checks import Mismatch, expect, register
+from shared.distillation import SFTExample
+from shared.generation.logprobs import pad_rows
+from shared.grpo.loss import group_advantages, normalize_groups
 
 # ------------------------------------------------------------------------------------- 6.1: advantages by hand
 
@@ -16,6 +19,7 @@ from shared.checks import Mismatch, expect, register
     hint="each group by itself: (r - mean) / (std + 1e-4), where the variance is the sum of squares over G - 1",
     hint2="for each group the mean, then the root of sum((r - mean) ** 2) / (len(group) - 1), as "
     "statistics.stdev gives it; build new lists, and look for groups of one before anything else",
+    yourself=(group_advantages, normalize_groups),
 )
 def check_group_advantages(group_advantages):
     """Groups that differ, equal rewards, a group of one, and an input that must stay as it is."""
@@ -111,6 +115,7 @@ def check_leave_one_out(leave_one_out):
     hint="at which column does a completion begin, and how many columns later does it end?",
     hint2="compare torch.arange(width) with the columns start = prompt length and end = start + completion "
     "length, both of shape (rows, 1): columns >= start and columns < end",
+    yourself=(pad_rows, SFTExample.completion_mask.fget),
 )
 def check_completion_mask(completion_mask):
     """Prompts of different lengths, a row that fills the width, and end tokens that look like padding."""

@@ -7,7 +7,8 @@ import torch
 
 from shared.checks import Mismatch, NotStarted, expect, register
 from shared.evaluation.evaluator import extract_answer
-from shared.grpo import reward_format
+from shared.grpo import clip_objective, group_advantages, kl_estimate, reward_format
+from shared.grpo.loss import normalize_groups
 
 # ----------------------------------------------------------------------------------- 7.1: the slope of the clip
 
@@ -34,6 +35,7 @@ SLOPES = {
     title="slope of the clipped objective",
     hint="which of the two terms is the minimum, and does it depend on the ratio? Ask for each sign of A",
     hint2="for A > 0 the slope is A below 1 + clip_high and 0 above; for A < 0 it is A above 1 - clip_low and 0 below",
+    yourself=(clip_objective,),
 )
 def check_clip_slope(clip_slope):
     """Both signs, both sides, unequal bounds, and advantages that are not 1."""
@@ -52,6 +54,7 @@ def check_clip_slope(clip_slope):
     hint="x = ref - policy (log-probabilities), k3 = exp(x) - 1 - x (torch.expm1), and only tokens in the mask count",
     hint2="fill x with 0 where the mask is False *before* the exponential (masked_fill), then divide the sum by "
     "mask.sum(): infinity times 0 afterwards would be NaN",
+    yourself=(kl_estimate,),
 )
 def check_k3_mean(k3_mean):
     """One token by hand, padding that is not finite, an average over tokens, and the exact KL."""
@@ -244,6 +247,7 @@ def check_diagnoses(diagnoses):
     hint="each reward by itself within its group, then the weighted sum, then divide by its spread; both with n - 1",
     hint2="mean and std over dim=1 with keepdim=True, times the weights, sum over the last dimension, and then "
     "divide by .std() of all of it plus 1e-4, without subtracting a mean again",
+    yourself=(group_advantages, normalize_groups),
 )
 def check_gdpo_advantages(gdpo_advantages):
     """The two groups of section 7.7, weights, a reward that is equal for all, and an input left as it is."""

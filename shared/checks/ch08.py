@@ -4,6 +4,7 @@ import torch
 
 from shared.checks import Mismatch, expect, register
 from shared.distillation import SFTExample
+from shared.distillation.examples import sft_completion
 from shared.distillation.loss import soft_loss, token_kl
 from shared.formats.loading import load_model
 from shared.model.transformer import CausalLM
@@ -55,6 +56,7 @@ ROW = {"problem": "Compute 2*3+1.", "answer": "7", "thinking": "2*3=6\n6+1=7", "
     hint="tags: newline, <think>, newline, thinking, newline, </think>, blank line, content; others drop parts",
     hint2="strip both parts; an empty thinking or the form 'answer' gives ' ' + content; otherwise join '', the "
     "thinking (in tags or not), '' and the content with newlines",
+    yourself=(sft_completion,),
 )
 def check_completion_text(completion_text):
     """Three forms of one row, a row without thinking, and white space around the parts."""
@@ -123,6 +125,7 @@ def check_reject(reject):
     hint2="the divergence of a position is the sum of exp(theirs) * (theirs - ours) over the last dimension, "
     "with both log_softmax at temperature T and the teacher's logits detached; index with [mask] before "
     "the mean",
+    yourself=(soft_loss, token_kl),
 )
 def check_my_soft_loss(my_soft_loss):
     """Random logits, masks and temperatures against the library, and no gradient to the teacher."""

@@ -28,17 +28,35 @@ def with_gradient(model, ids):
     return model(torch.tensor([ids], device=model.device))[0, -1]
 
 
+@torch.inference_mode()
+def _greedy(model, tokenizer, prompt, limit, ends=lambda text: False):
+    """The ids of a greedy continuation, which goes on until its text `ends`, or to the end token."""
+    cache, ids = model.new_cache(), []
+    fresh = torch.tensor([tokenizer.encode(prompt)])
+    while len(ids) < limit and not ends(tokenizer.decode(ids)):
+        fresh = model(fresh, cache)[:, -1:].argmax(dim=-1)
+        if fresh.item() == tokenizer.eos_id:
+            break
+        ids.append(fresh.item())
+    return ids
+
+
+def _until(stop, model, tokenizer, prompt, limit):
+    """The text of a greedy continuation, with `stop` where there is one."""
+    return tokenizer.decode(_greedy(model, tokenizer, prompt, limit, lambda text: stop in text))
+
+
 def keeps_the_stop(model, tokenizer, prompt, stop, max_new_tokens):
-    text = generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].text
+    text = _until(stop, model, tokenizer, prompt, max_new_tokens)
     return text[: text.index(stop) + len(stop)] if stop in text else text
 
 
 def with_the_prompt(model, tokenizer, prompt, stop, max_new_tokens):
-    return prompt + generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens, stop=stop)[0].text
+    return prompt + _until(stop, model, tokenizer, prompt, max_new_tokens).split(stop)[0]
 
 
 def compares_single_tokens(model, tokenizer, prompt, stop, max_new_tokens):
-    ids = generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].token_ids
+    ids = _greedy(model, tokenizer, prompt, max_new_tokens)
     pieces = []
     for i in ids:
         if tokenizer.decode([i]) == stop:
@@ -57,11 +75,11 @@ def writes_on_after_the_end(model, tokenizer, prompt, stop, max_new_tokens):
 
 
 def writes_all_and_cuts(model, tokenizer, prompt, stop, max_new_tokens):
-    return generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].text.split(stop)[0]
+    return tokenizer.decode(_greedy(model, tokenizer, prompt, max_new_tokens)).split(stop)[0]
 
 
 def looks_for_token_ids_of_the_stop(model, tokenizer, prompt, stop, max_new_tokens):
-    ids = generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].token_ids
+    ids = _greedy(model, tokenizer, prompt, max_new_tokens)
     wanted = tokenizer.encode(stop)
     for start in range(len(ids)):
         if ids[start : start + len(wanted)] == wanted:
@@ -70,25 +88,25 @@ def looks_for_token_ids_of_the_stop(model, tokenizer, prompt, stop, max_new_toke
 
 
 def finds_the_stop_in_the_prompt(model, tokenizer, prompt, stop, max_new_tokens):
-    text = prompt + generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].text
+    text = prompt + _until(stop, model, tokenizer, prompt, max_new_tokens)
     return text.split(stop)[0][len(prompt) :]
 
 
 def waits_for_a_token_that_ends_like_the_stop(model, tokenizer, prompt, stop, max_new_tokens):
-    ids = generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens)[0].token_ids
+    ids = _greedy(model, tokenizer, prompt, max_new_tokens, lambda text: text.endswith(stop))
     texts = [tokenizer.decode(ids[:end]) for end in range(1, len(ids) + 1)]
     return next((text.removesuffix(stop) for text in texts if text.endswith(stop)), texts[-1])
 
 
 def one_token_too_many(model, tokenizer, prompt, stop, max_new_tokens):
-    return generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens + 1, stop=stop)[0].text
+    return _until(stop, model, tokenizer, prompt, max_new_tokens + 1).split(stop)[0]
 
 
-def calls_the_library(model, tokenizer, prompt, stop, max_new_tokens):
+def asks_the_library(model, tokenizer, prompt, stop, max_new_tokens):
     return generate(model, tokenizer, prompt, max_new_tokens=max_new_tokens, stop=stop)[0].text
 
 
-def calls_the_library_s_stream(model, tokenizer, prompt, stop, max_new_tokens):
+def asks_the_library_piece_by_piece(model, tokenizer, prompt, stop, max_new_tokens):
     return "".join(stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, stop=stop))
 
 
@@ -131,8 +149,8 @@ WRONG = {
         finds_the_stop_in_the_prompt,
         waits_for_a_token_that_ends_like_the_stop,
         one_token_too_many,
-        calls_the_library,
-        calls_the_library_s_stream,
+        asks_the_library,
+        asks_the_library_piece_by_piece,
     ],
     "2.4": [token_count, forgets_the_prefill, no_causal_mask],
     "2.5": [all_heads, keys_only],

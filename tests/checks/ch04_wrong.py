@@ -3,6 +3,10 @@
 import statistics
 from collections import Counter
 
+import torch
+
+from shared.evaluation.evaluator import EvalResult
+from shared.generation.sampling import Sampling, apply_temperature, filter_top_p
 from shared.inference.votes import decided, equivalence_classes
 
 
@@ -46,6 +50,12 @@ def leaves_out_levels_without_change(before, after):
             won, lost = gains.get(level, (0, 0))
             gains[level] = (won + b, lost + a)
     return gains
+
+
+def asks_the_library_by_level(before, after):
+    first, second = (EvalResult(records).by("level") for records in (before, after))
+    tests = {level: second[level].compare(first[level]) for level in first}
+    return {level: (test.won, test.lost) for level, test in tests.items()}
 
 
 # 4.2
@@ -93,6 +103,18 @@ def keeps_all_that_tie_with_the_crossing_token(probabilities, temperature, top_p
 
 def goes_on_when_p_is_reached_exactly(probabilities, temperature, top_p):
     return _heat(_cut(_heat(probabilities, 1 / temperature), top_p + 1e-9), 1)
+
+
+def _logits(probabilities):
+    return torch.tensor([probabilities], dtype=torch.float64).log()
+
+
+def asks_the_library_for_both(probabilities, temperature, top_p):
+    return Sampling(temperature, top_p=top_p).filter(_logits(probabilities)).softmax(dim=-1)[0].tolist()
+
+
+def asks_the_library_for_one_after_the_other(probabilities, temperature, top_p):
+    return filter_top_p(apply_temperature(_logits(probabilities), temperature), top_p).softmax(dim=-1)[0].tolist()
 
 
 # 4.3
@@ -193,7 +215,7 @@ def what_is_left(answers):
     return len(answers) - ties_always_count(answers)
 
 
-def asks_the_library(answers):
+def asks_the_library_at_each_step(answers):
     return next(n for n in range(len(answers) + 1) if decided(answers[:n], len(answers) - n))
 
 
@@ -223,10 +245,13 @@ def mean_of_ratios(prompts, samples):
 
 
 WRONG = {
-    "4.1": [pairs_by_place, counts_right_ones, lost_first, leaves_out_levels_without_change],
+    "4.1": [
+        pairs_by_place, counts_right_ones, lost_first, leaves_out_levels_without_change, asks_the_library_by_level,
+    ],
     "4.2": [
         drops_the_crossing_token, multiplies_by_the_temperature, filters_before_the_temperature, does_not_scale_up,
         divides_probabilities, keeps_all_that_tie_with_the_crossing_token, goes_on_when_p_is_reached_exactly,
+        asks_the_library_for_both, asks_the_library_for_one_after_the_other,
     ],
     "4.3": [
         by_spelling, first_of_the_tied, shortest_of_all, abstentions_vote, length_of_the_first_member,
@@ -234,7 +259,7 @@ WRONG = {
     ],
     "4.4": [
         more_than_half, ties_always_lose, ties_always_count, forgets_newcomers, counts_spellings, what_is_left,
-        asks_the_library,
+        asks_the_library_at_each_step,
     ],
     "4.5": [prefill_only, feeds_every_token_back, of_the_shared_total, saved_tokens, mean_of_ratios],
 }  # fmt: skip

@@ -6,7 +6,10 @@ import statistics
 
 import torch
 
+from shared.distillation import SFTExample
 from shared.evaluation.evaluator import extract_answer, grade
+from shared.generation.logprobs import pad_rows
+from shared.grpo.loss import group_advantages, normalize_groups
 
 
 # 6.1
@@ -48,6 +51,16 @@ def without_the_epsilon(groups):
 
 def epsilon_under_the_root(groups):
     return [[(r - statistics.mean(g)) / math.sqrt(statistics.variance(g) + 1e-4) for r in g] for g in groups]
+
+
+def asks_the_library_for_advantages(groups):
+    return [group_advantages(torch.tensor([group]))[0].tolist() for group in groups]
+
+
+def asks_the_library_to_normalise(groups):
+    if min(map(len, groups)) < 2:
+        raise ValueError("a group of one")
+    return [normalize_groups(torch.tensor([group]))[0].tolist() for group in groups]
 
 
 # 6.2
@@ -107,6 +120,16 @@ def one_too_early(prompt_lengths, completion_lengths, width):
     return (columns >= prompts - 1) & (columns < prompts - 1 + torch.tensor(completion_lengths)[:, None])
 
 
+def asks_the_library_to_pad(prompts, completions, width):
+    _, wanted = pad_rows([[0] * n for n in prompts], [[0] * n for n in completions])
+    return torch.nn.functional.pad(wanted, (1, width - 1 - wanted.shape[1]))
+
+
+def asks_the_library_for_examples(prompts, completions, width):
+    rows = [SFTExample("", "", "", [0] * (n + m), n) for n, m in zip(prompts, completions, strict=True)]
+    return torch.tensor([row.completion_mask + [False] * (width - len(row)) for row in rows])
+
+
 # 6.5
 def adds_up(text, problem):
     answer = extract_answer(text)
@@ -155,10 +178,19 @@ WRONG = {
         accepts_a_group_of_one,
         without_the_epsilon,
         epsilon_under_the_root,
+        asks_the_library_for_advantages,
+        asks_the_library_to_normalise,
     ],
     "6.2": [all_right_only, with_signal, product],
     "6.3": [includes_itself, divides_by_group_size, along_the_prompts, normalised],
-    "6.4": [drops_the_end_token, counts_the_padding, counts_the_prompt, one_too_early],
+    "6.4": [
+        drops_the_end_token,
+        counts_the_padding,
+        counts_the_prompt,
+        one_too_early,
+        asks_the_library_to_pad,
+        asks_the_library_for_examples,
+    ],
     "6.5": [
         adds_up,
         counts_boxes,

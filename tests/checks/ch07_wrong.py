@@ -2,7 +2,8 @@
 
 import torch
 
-from shared.grpo import group_advantages, reward_correct, reward_format
+from shared.grpo import clip_objective, group_advantages, kl_estimate, reward_correct, reward_format
+from shared.grpo.loss import normalize_groups
 
 
 # 7.1
@@ -31,6 +32,12 @@ def swaps_the_signs(ratio, advantage, clip_low, clip_high):
     if advantage > 0:
         return advantage if ratio > 1 - clip_low else 0.0
     return advantage if ratio < 1 + clip_high else 0.0
+
+
+def asks_the_library_and_autograd(ratio, advantage, clip_low, clip_high):
+    at = torch.tensor([[ratio]], requires_grad=True)
+    clip_objective(at, torch.tensor([advantage]), clip_low, clip_high).sum().backward()
+    return at.grad.item()
 
 
 # 7.2
@@ -74,6 +81,10 @@ def multiplies_by_the_mask(logprobs, ref_logprobs, mask):
 def a_plain_number(logprobs, ref_logprobs, mask):
     x = (ref_logprobs - logprobs).masked_fill(mask == 0, 0.0)
     return _masked_mean(x.exp() - 1 - x, mask).item()
+
+
+def asks_the_library_for_k3(logprobs, ref_logprobs, mask):
+    return kl_estimate(logprobs[mask], ref_logprobs[mask]).mean()
 
 
 # 7.3
@@ -143,7 +154,8 @@ everything_at_once = dict.fromkeys("ABCDE", "healthy, or the rate, or the limit"
 
 # 7.6
 def the_grpo_sum(rewards, weights):
-    return group_advantages(rewards, "grpo", weights)
+    total = (rewards * torch.tensor(weights)).sum(dim=-1)
+    return (total - total.mean(dim=1, keepdim=True)) / (total.std(dim=1, keepdim=True) + 1e-4)
 
 
 def without_the_last_division(rewards, weights):
@@ -163,7 +175,8 @@ def divides_in_each_group(rewards, weights):
 
 
 def forgets_the_weights(rewards, weights):
-    return group_advantages(rewards, "gdpo")
+    combined = without_the_last_division(rewards, [1.0] * len(weights))
+    return combined / (combined.std() + 1e-4)
 
 
 def only_nan_becomes_zero(rewards, weights):
@@ -172,8 +185,24 @@ def only_nan_becomes_zero(rewards, weights):
     return combined / combined.std()
 
 
+def asks_the_library_for_gdpo(rewards, weights):
+    return group_advantages(rewards, "gdpo", weights)
+
+
+def asks_the_library_to_normalise(rewards, weights):
+    combined = (normalize_groups(rewards) * torch.tensor(weights)).sum(dim=-1)
+    return combined / (combined.std() + 1e-4)
+
+
 WRONG = {
-    "7.1": [maximum_for_negative, out_of_bounds_is_zero, same_bound_twice, sign_only, swaps_the_signs],
+    "7.1": [
+        maximum_for_negative,
+        out_of_bounds_is_zero,
+        same_bound_twice,
+        sign_only,
+        swaps_the_signs,
+        asks_the_library_and_autograd,
+    ],
     "7.2": [
         other_direction,
         k1,
@@ -183,6 +212,7 @@ WRONG = {
         masks_when_it_is_too_late,
         multiplies_by_the_mask,
         a_plain_number,
+        asks_the_library_for_k3,
     ],
     "7.3": [
         only_the_good_case,
@@ -202,5 +232,7 @@ WRONG = {
         divides_in_each_group,
         forgets_the_weights,
         only_nan_becomes_zero,
+        asks_the_library_for_gdpo,
+        asks_the_library_to_normalise,
     ],
 }

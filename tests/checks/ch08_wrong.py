@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import torch
 
+from shared.distillation.examples import sft_completion
+from shared.distillation.loss import soft_loss, token_kl
 from shared.evaluation.evaluator import extract_answer, grade
 from shared.model.transformer import CausalLM
 
@@ -70,6 +72,11 @@ def strips_when_it_is_too_late(row, form):
     if form == "answer" or not row["thinking"]:
         return f" {content}"
     return f"\n<think>\n{thinking}\n</think>\n\n{content}" if form == "tags" else f"\n{thinking}\n\n{content}"
+
+
+def asks_the_library_for_the_text(row, form):
+    thinking = "" if form == "answer" else row["thinking"].strip()
+    return sft_completion("", thinking, row["content"].strip(), think_tags=form == "tags")
 
 
 # 8.3
@@ -146,6 +153,14 @@ def detaches_the_student(student, teacher, mask, temperature):
     return temperature**2 * _divergence(student.detach(), teacher, temperature)[mask].mean()
 
 
+def asks_the_library_for_the_loss(student, teacher, mask, temperature):
+    return soft_loss(token_kl(student, teacher.detach(), temperature), mask, temperature)
+
+
+def asks_the_library_for_the_divergence(student, teacher, mask, temperature):
+    return temperature**2 * token_kl(student, teacher.detach(), temperature)[mask].mean()
+
+
 # 8.5
 def first_layers(model, kept):
     smaller = CausalLM(replace(model.config, num_layers=len(kept)))
@@ -191,8 +206,23 @@ def deletes_the_other_layers(model, kept):
 
 WRONG = {
     "8.1": [with_the_prompt, without_the_end_token, unsorted, rounds_the_place, rounds_the_mean],
-    "8.2": [empty_tags, answers_on_a_new_line, keeps_white_space, strips_when_it_is_too_late],
+    "8.2": [
+        empty_tags,
+        answers_on_a_new_line,
+        keeps_white_space,
+        strips_when_it_is_too_late,
+        asks_the_library_for_the_text,
+    ],
     "8.3": [compares_texts, keeps_unfinished, no_verifier, first_come, overwrites_the_given_rows],
-    "8.4": [without_the_factor, mean_over_all, reverse, trains_the_teacher, a_plain_number, detaches_the_student],
+    "8.4": [
+        without_the_factor,
+        mean_over_all,
+        reverse,
+        trains_the_teacher,
+        a_plain_number,
+        detaches_the_student,
+        asks_the_library_for_the_loss,
+        asks_the_library_for_the_divergence,
+    ],
     "8.5": [first_layers, shared_weights, attention_only, untrained, in_sorted_order, deletes_the_other_layers],
 }
