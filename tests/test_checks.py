@@ -302,7 +302,25 @@ def logits_in_double_precision(model, ids):
     return model(torch.tensor([ids], device=model.device))[0, -1].double()
 
 
-@pytest.mark.parametrize(("number", "answer"), [("2.2", logits_with_a_cache), ("2.2", logits_in_double_precision)])
+def lengths_by_numpy(examples):
+    lengths = np.array([example.completion_length for example in examples])
+    p95 = np.percentile(lengths, 95, method="inverted_cdf")
+    return {"examples": len(lengths), "mean": lengths.mean(), "p95": p95, "longest": lengths.max()}
+
+
+def divergence_by_torch(student, teacher, mask, temperature):
+    theirs = (teacher.detach() / temperature).softmax(dim=-1)[mask]
+    ours = (student / temperature).log_softmax(dim=-1)[mask]
+    return temperature**2 * torch.nn.functional.kl_div(ours, theirs, reduction="batchmean")
+
+
+OTHER_RIGHT = [
+    ("2.2", logits_with_a_cache), ("2.2", logits_in_double_precision), ("8.1", lengths_by_numpy),
+    ("8.4", divergence_by_torch),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "answer"), OTHER_RIGHT)
 def test_another_right_answer_passes(number, answer):
     result = outcome(number, answer)
     assert result.passed, result.message

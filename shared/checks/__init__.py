@@ -33,6 +33,9 @@ rejected.
 
 from shared.checks._expect import Mismatch, expect
 from shared.checks._framework import CheckFailed, Outcome, check, outcome, register, registered
-from shared.checks._watch import NotStarted
+from shared.checks._watch import NotStarted, calls_of
 
-__all__ = ["CheckFailed", "Mismatch", "NotStarted", "Outcome", "check", "expect", "outcome", "register", "registered"]
+__all__ = [
+    "CheckFailed", "Mismatch", "NotStarted", "Outcome",
+    "calls_of", "check", "expect", "outcome", "register", "registered",
+]  # fmt: skip

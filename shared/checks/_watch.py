@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from shared.checks._compare import one_line, shown
@@ -44,6 +46,24 @@ def watch(function: Callable, may_return_none: bool = False) -> Callable:
 
     watched.calls = 0
     return watched
+
+
+@contextmanager
+def calls_of(*functions: Callable) -> Iterator[list[str]]:
+    """A list that gets the name of one of these functions for each call of it, whatever the caller knows it by."""
+    names = {function.__code__: function.__name__ for function in functions}
+    calls: list[str] = []
+
+    def look(frame: Any, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code in names:
+            calls.append(names[frame.f_code])
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(before)
 
 
 def is_blank(value: Any) -> bool:

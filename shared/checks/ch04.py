@@ -2,11 +2,8 @@
 
 import math
 import random
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
-from shared.checks import Mismatch, NotStarted, expect, register
+from shared.checks import Mismatch, NotStarted, calls_of, expect, register
 from shared.inference.votes import decided, equivalence_classes
 
 # ------------------------------------------------------------------------------- 4.1: what a chain of thought does
@@ -139,23 +136,6 @@ def _stopping_point(answers: list[str | None]) -> int:
     return next(n for n in range(len(answers) + 1) if decided(answers[:n], len(answers) - n))
 
 
-@contextmanager
-def _calls_of(function: Callable) -> Iterator[list[str]]:
-    """A list that gets the function's name for each call of it in the meantime, whatever the caller knows it by."""
-    calls: list[str] = []
-
-    def look(frame, event, argument):
-        if event == "call" and frame.f_code is function.__code__:
-            calls.append(function.__name__)
-
-    before = sys.getprofile()
-    sys.setprofile(look)
-    try:
-        yield calls
-    finally:
-        sys.setprofile(before)
-
-
 @register(
     "4.4",
     title="early stopping",
@@ -179,7 +159,7 @@ def check_stopping_point(stopping_point):
     rng = random.Random(4)
     cases += [rng.choices(["1", "2", "3", None], (5, 3, 1, 1), k=rng.randint(2, 9)) for _ in range(40)]
     for answers in cases:
-        with _calls_of(decided) as calls:
+        with calls_of(decided) as calls:
             got = stopping_point(list(answers))
         case = f"the answers {answers}"
         if calls:
