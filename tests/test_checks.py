@@ -387,6 +387,18 @@ def a_loop_without_a_cache(model, tokenizer, prompt, stop, max_new_tokens):
     return text
 
 
+def lengths_by_numpy(examples):
+    lengths = np.array([example.completion_length for example in examples])
+    p95 = np.percentile(lengths, 95, method="inverted_cdf")
+    return {"examples": len(lengths), "mean": lengths.mean(), "p95": p95, "longest": lengths.max()}
+
+
+def divergence_by_torch(student, teacher, mask, temperature):
+    theirs = (teacher.detach() / temperature).softmax(dim=-1)[mask]
+    ours = (student / temperature).log_softmax(dim=-1)[mask]
+    return temperature**2 * torch.nn.functional.kl_div(ours, theirs, reduction="batchmean")
+
+
 CASES_IN_LATEX = [
     (r"\frac12", "0.5", True),
     ("-3", "3", False),
@@ -402,6 +414,8 @@ OTHER_RIGHT_ANSWERS = [
     ("2.2", logits_in_double_precision),
     ("2.2", logits_by_the_head),
     ("2.3", a_loop_without_a_cache),
+    ("8.1", lengths_by_numpy),
+    ("8.4", divergence_by_torch),
     ("3.1", CASES_IN_LATEX),
     ("3.1", [(r"\dfrac{1}{3}", "0.33", False) if case[1] == r"\sqrt{2}" else case for case in CASES_IN_LATEX]),
 ]

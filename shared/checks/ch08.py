@@ -94,17 +94,20 @@ def _row(problem: str, content: str, answer: str, finish_reason: str = "stop", t
     "grade(...) accepts it and fewer than `most` of its problem were kept, counted in a dictionary",
 )
 def check_reject(reject):
-    """Right, wrong, equal in value, boxless and unfinished rows; several of one problem."""
+    """Right, wrong, equal in value, boxless and unfinished rows; several of one problem; two problems of one answer."""
     right = _row("A", "\\boxed{\\frac{1}{2}}", "0.5", tokens=30)
     shorter = _row("A", "so \\boxed{0.5}", "0.5", tokens=20)
     third = _row("A", "\\boxed{1/2}", "0.5", tokens=40)
     wrong = _row("A", "\\boxed{2}", "0.5", tokens=5)
     boxless = _row("B", "the answer is 3", "3")
     unfinished = _row("B", "\\boxed{3} and", "3", finish_reason="length")
+    stopped = _row("B", "so \\boxed{3}", "3", finish_reason="content_filter", tokens=2)
     other = _row("B", "\\boxed{3}", "3")
-    rows = [right, wrong, boxless, shorter, unfinished, other, third]
+    alike = _row("C", "\\boxed{3}", "3", tokens=50)
+    rows = [right, wrong, boxless, shorter, unfinished, alike, stopped, other, third]
     given = [dict(row) for row in rows]
-    cases = {1: [shorter, other], 2: [shorter, right, other], 9: [shorter, right, third, other]}
+    of_others = [other, alike]
+    cases = {1: [shorter, *of_others], 2: [shorter, right, *of_others], 9: [shorter, right, third, *of_others]}
     for most, kept in cases.items():
         got = reject(rows, most)
         if not isinstance(got, list):
@@ -128,7 +131,7 @@ def check_reject(reject):
     yourself=(soft_loss, token_kl),
 )
 def check_my_soft_loss(my_soft_loss):
-    """Random logits, masks and temperatures against the library, and no gradient to the teacher."""
+    """Random logits, masks and temperatures, probabilities too small for a float, and no gradient to the teacher."""
     generator = torch.Generator().manual_seed(8)
     student, teacher = (3 * torch.randn(2, 5, 7, generator=generator) for _ in range(2))
     masks = {
@@ -137,9 +140,12 @@ def check_my_soft_loss(my_soft_loss):
     }
     for name, mask in masks.items():
         for temperature in (1.0, 3.0):
+            case = f"{name}, temperature {temperature:g}"
             expected = soft_loss(token_kl(student, teacher, temperature), mask, temperature)
-            got = my_soft_loss(student, teacher, mask, temperature)
-            expect(got, expected, case=f"{name}, temperature {temperature:g}", tolerance=1e-4)
+            expect(my_soft_loss(student, teacher, mask, temperature), expected, case=case, tolerance=1e-4)
+    far = torch.tensor([[[0.0, 300.0], [300.0, 0.0]]]), torch.tensor([[[300.0, 0.0], [300.0, 0.0]]])
+    both = torch.ones(1, 2, dtype=torch.bool)
+    expect(my_soft_loss(*far, both, 1.0), soft_loss(token_kl(*far), both), case="logits that are 300 apart")
     same = my_soft_loss(teacher, teacher, masks["all tokens"], 2.0)
     expect(same, 0.0, case="a student that equals its teacher", tolerance=1e-5)
     given = student.clone().requires_grad_(), teacher.clone().requires_grad_()
@@ -185,6 +191,8 @@ def check_with_layers(with_layers):
             raise Mismatch("a CausalLM", type(smaller).__name__, case)
         expect(len(smaller.blocks), len(kept), case=f"number of layers with {kept}")
         expect(smaller.config.num_layers, len(kept), case=f"config.num_layers with {kept}")
+        one_table = smaller.head.weight is smaller.embedding.weight
+        expect(one_table, True, case=f"one table for embedding and head with {kept}, as in the given model")
         for name, ours in smaller.named_parameters():
             expect(ours, before[_source(name, kept)], case=f"{case}, {name}")
         with torch.no_grad():

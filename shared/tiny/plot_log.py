@@ -20,16 +20,16 @@ def plot_log(path: Path = LOG) -> Figure:
     measured = [row for row in rows if "accuracy" in row]
     tokens = [row["tokens"] / 1e6 for row in measured]
     _, axes = new_figure("Pre-training the tiny model", "tokens seen, millions", "held-out problems solved, %")
-    for level, colour in zip("12345", COLOURS, strict=False):
+    for level, colour, marker in zip("12345", COLOURS, "osD^v", strict=False):
         solved = [100 * row["accuracy"]["cot"][level] for row in measured]
-        axes.plot(tokens, solved, marker="o", markersize=3, color=colour, label=f"level {level}")
+        axes.plot(tokens, solved, marker=marker, markersize=4, color=colour, label=f"level {level}")
     direct = [100 * row["accuracy"]["direct"]["all"] for row in measured]
     axes.plot(tokens, direct, "--", color=GREY, label="direct, all")
     ends = {row["phase"]: row["tokens"] / 1e6 for row in rows if "phase" in row}
     for end in list(ends.values())[:-1]:
         axes.axvline(end, color=GREY, linewidth=1)
     axes.set_ylim(0, 100)
-    axes.legend(ncols=3, fontsize=9)
+    axes.figure.legend(loc="outside lower left", ncols=6, frameon=False, fontsize=9)
     return axes.figure
 
 

@@ -99,6 +99,22 @@ def keeps_unfinished(rows, most):
     return _by_problem(rows, most, lambda r: grade(extract_answer(r["content"]) or "", r["answer"]))
 
 
+def drops_only_what_was_cut(rows, most):
+    return _by_problem(
+        rows, most, lambda r: r["finish_reason"] != "length" and grade(extract_answer(r["content"]) or "", r["answer"])
+    )
+
+
+def counts_by_answer(rows, most):
+    kept, counts = [], {}
+    for row in sorted(rows, key=lambda row: row["tokens"]):
+        right = row["finish_reason"] == "stop" and grade(extract_answer(row["content"]) or "", row["answer"])
+        if right and counts.get(row["answer"], 0) < most:
+            counts[row["answer"]] = counts.get(row["answer"], 0) + 1
+            kept.append(row)
+    return kept
+
+
 def no_verifier(rows, most):
     return _by_problem(rows, most, lambda r: r["finish_reason"] == "stop" and "boxed" in r["content"])
 
@@ -153,6 +169,11 @@ def detaches_the_student(student, teacher, mask, temperature):
     return temperature**2 * _divergence(student.detach(), teacher, temperature)[mask].mean()
 
 
+def through_probabilities(student, teacher, mask, temperature):
+    ours, theirs = (student / temperature).softmax(-1), (teacher.detach() / temperature).softmax(-1)
+    return temperature**2 * (theirs * (theirs.log() - ours.log())).sum(-1)[mask].mean()
+
+
 def asks_the_library_for_the_loss(student, teacher, mask, temperature):
     return soft_loss(token_kl(student, teacher.detach(), temperature), mask, temperature)
 
@@ -172,6 +193,13 @@ def shared_weights(model, kept):
     smaller = CausalLM(replace(model.config, num_layers=len(kept)))
     smaller.embedding, smaller.norm, smaller.head = model.embedding, model.norm, model.head
     smaller.blocks = torch.nn.ModuleList(model.blocks[i] for i in kept)
+    return smaller
+
+
+def two_tables(model, kept):
+    smaller = CausalLM(replace(model.config, num_layers=len(kept)))
+    smaller.embedding, smaller.norm, smaller.head = map(copy.deepcopy, (model.embedding, model.norm, model.head))
+    smaller.blocks = torch.nn.ModuleList(copy.deepcopy(model.blocks[i]) for i in kept)
     return smaller
 
 
@@ -213,7 +241,15 @@ WRONG = {
         strips_when_it_is_too_late,
         asks_the_library_for_the_text,
     ],
-    "8.3": [compares_texts, keeps_unfinished, no_verifier, first_come, overwrites_the_given_rows],
+    "8.3": [
+        compares_texts,
+        keeps_unfinished,
+        drops_only_what_was_cut,
+        counts_by_answer,
+        no_verifier,
+        first_come,
+        overwrites_the_given_rows,
+    ],
     "8.4": [
         without_the_factor,
         mean_over_all,
@@ -221,8 +257,17 @@ WRONG = {
         trains_the_teacher,
         a_plain_number,
         detaches_the_student,
+        through_probabilities,
         asks_the_library_for_the_loss,
         asks_the_library_for_the_divergence,
     ],
-    "8.5": [first_layers, shared_weights, attention_only, untrained, in_sorted_order, deletes_the_other_layers],
+    "8.5": [
+        first_layers,
+        shared_weights,
+        two_tables,
+        attention_only,
+        untrained,
+        in_sorted_order,
+        deletes_the_other_layers,
+    ],
 }
