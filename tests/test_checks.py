@@ -292,6 +292,14 @@ def test_a_plausible_wrong_answer_is_rejected(number, answer, capsys):
     assert "Traceback" not in result.message
 
 
+LIBRARY_CASES = [case for case in WRONG_CASES if getattr(case[1], "__name__", "").startswith("asks_the_library")]
+
+
+@pytest.mark.parametrize(("number", "answer"), LIBRARY_CASES)
+def test_a_solution_that_calls_what_it_is_to_write_is_told_so(number, answer):
+    assert "expected work of your own, got 'a call of " in outcome(number, answer).message
+
+
 @torch.inference_mode()
 def logits_with_a_cache(model, ids):
     return model(torch.tensor([ids], device=model.device), model.new_cache())[0, -1]

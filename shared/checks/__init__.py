@@ -23,6 +23,8 @@ code raises is caught and reported with its cause, never as a traceback. A solut
 that returns one of these, and one that raises NotImplementedError count as not started, so an untouched starter never
 passes. (A function in which something is written and that returns None was started, and is told so.)
 
+Where the library has what an exercise asks to write, `own_work` of `_own_work.py` refuses a solution that calls it.
+
 A first failure gives no hint away; `check("2.1", f, hint=1)` and `hint=2` do. A check that takes longer than 30 seconds
 is stopped. With the variable COURSE_CHECKS set to "raise", or `strict=True`, a failed check raises CheckFailed, for
 tools that look for exceptions. After each check a line says how much of the chapter is solved (`_progress.py`).

@@ -2,11 +2,10 @@
 
 import math
 import random
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from shared.checks import Mismatch, NotStarted, expect, register
+from shared.checks._own_work import own_work
+from shared.generation.sampling import filter_top_p
 from shared.inference.votes import decided, equivalence_classes
 
 # ------------------------------------------------------------------------------- 4.1: what a chain of thought does
@@ -84,8 +83,9 @@ def check_temperature_top_p(temperature_top_p):
         ([0.25, 0.5, 0.25], 1.0, 0.5),
     ]
     for probabilities, temperature, top_p in cases:
-        got = temperature_top_p(list(probabilities), temperature, top_p)
         case = f"{probabilities} with temperature {temperature} and top_p {top_p}"
+        with own_work(filter_top_p, case):
+            got = temperature_top_p(list(probabilities), temperature, top_p)
         expect(got, _reference(probabilities, temperature, top_p), case=case)
     return "sharpened or flattened, cut off, and scaled to a sum of 1"
 
@@ -139,23 +139,6 @@ def _stopping_point(answers: list[str | None]) -> int:
     return next(n for n in range(len(answers) + 1) if decided(answers[:n], len(answers) - n))
 
 
-@contextmanager
-def _calls_of(function: Callable) -> Iterator[list[str]]:
-    """A list that gets the function's name for each call of it in the meantime, whatever the caller knows it by."""
-    calls: list[str] = []
-
-    def look(frame, event, argument):
-        if event == "call" and frame.f_code is function.__code__:
-            calls.append(function.__name__)
-
-    before = sys.getprofile()
-    sys.setprofile(look)
-    try:
-        yield calls
-    finally:
-        sys.setprofile(before)
-
-
 @register(
     "4.4",
     title="early stopping",
@@ -179,11 +162,9 @@ def check_stopping_point(stopping_point):
     rng = random.Random(4)
     cases += [rng.choices(["1", "2", "3", None], (5, 3, 1, 1), k=rng.randint(2, 9)) for _ in range(40)]
     for answers in cases:
-        with _calls_of(decided) as calls:
-            got = stopping_point(list(answers))
         case = f"the answers {answers}"
-        if calls:
-            raise Mismatch("a rule of your own", f"a call of {calls[0]}", case)
+        with own_work(decided, case):
+            got = stopping_point(list(answers))
         expect(got, _stopping_point(answers), case=case)
     return "the first moment at which no outcome of the rest can change the winner"
 

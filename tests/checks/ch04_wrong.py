@@ -3,6 +3,9 @@
 import statistics
 from collections import Counter
 
+import torch
+
+from shared.generation.sampling import filter_top_p
 from shared.inference.votes import decided, equivalence_classes
 
 
@@ -93,6 +96,11 @@ def keeps_all_that_tie_with_the_crossing_token(probabilities, temperature, top_p
 
 def goes_on_when_p_is_reached_exactly(probabilities, temperature, top_p):
     return _heat(_cut(_heat(probabilities, 1 / temperature), top_p + 1e-9), 1)
+
+
+def asks_the_library_to_filter(probabilities, temperature, top_p):
+    logits = torch.tensor([probabilities], dtype=torch.float64).log() / temperature
+    return filter_top_p(logits, top_p).softmax(dim=-1)[0].tolist()
 
 
 # 4.3
@@ -227,6 +235,7 @@ WRONG = {
     "4.2": [
         drops_the_crossing_token, multiplies_by_the_temperature, filters_before_the_temperature, does_not_scale_up,
         divides_probabilities, keeps_all_that_tie_with_the_crossing_token, goes_on_when_p_is_reached_exactly,
+        asks_the_library_to_filter,
     ],
     "4.3": [
         by_spelling, first_of_the_tied, shortest_of_all, abstentions_vote, length_of_the_first_member,

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 from shared.evaluation.evaluator import grade
+from shared.evaluation.statistics import mcnemar_p, paired_test
 from shared.inference.votes import equivalence_classes, majority_vote
 
 
@@ -27,6 +28,11 @@ def counts_texts(answers, scores):
 def score_of_the_first_member(answers, scores):
     classes = equivalence_classes(answers)
     return answers[max(classes, key=lambda group: (len(group), scores[group[0]]))[0]] if classes else None
+
+
+def score_of_the_last_member(answers, scores):
+    classes = equivalence_classes(answers)
+    return answers[max(classes, key=lambda group: (len(group), scores[group[-1]]))[0]] if classes else None
 
 
 def sum_of_scores(answers, scores):
@@ -153,6 +159,16 @@ def share_instead_of_points(before, after):
     return {"mended": mended, "broken": broken, "points": points / 100, "p": p}
 
 
+def asks_the_library_for_p(before, after):
+    mended, broken, points = _table(before, after)
+    return {"mended": mended, "broken": broken, "points": points, "p": mcnemar_p(mended, broken)}
+
+
+def asks_the_library_for_all(before, after):
+    test = paired_test(after, before)
+    return {"mended": test.won, "broken": test.lost, "points": 100 * test.difference, "p": test.p_value}
+
+
 # 5.5
 def takes_every_revision(draft, revise, score, max_rounds):
     for _ in range(max_rounds):
@@ -202,6 +218,7 @@ WRONG = {
         best_score_alone,
         counts_texts,
         score_of_the_first_member,
+        score_of_the_last_member,
         sum_of_scores,
         spelt_as_the_best_scored_member,
         abstentions_vote,
@@ -217,7 +234,14 @@ WRONG = {
         removes_spaces_first,
     ],
     "5.3": [always_the_mean, alpha_times_length, probability_instead, fails_on_nothing],
-    "5.4": [one_sided, all_pairs_enter, mixed_up, share_instead_of_points],
+    "5.4": [
+        one_sided,
+        all_pairs_enter,
+        mixed_up,
+        share_instead_of_points,
+        asks_the_library_for_p,
+        asks_the_library_for_all,
+    ],
     "5.5": [
         takes_every_revision,
         goes_on_after_a_refusal,
