@@ -86,8 +86,8 @@ def check_temperature_top_p(temperature_top_p):
         ([0.25, 0.5, 0.25], 1.0, 0.5),
     ]
     for probabilities, temperature, top_p in cases:
-        got = temperature_top_p(list(probabilities), temperature, top_p)
         case = f"{probabilities} with temperature {temperature} and top_p {top_p}"
+        got = temperature_top_p(list(probabilities), temperature, top_p)
         expect(got, _reference(probabilities, temperature, top_p), case=case)
     return "sharpened or flattened, cut off, and scaled to a sum of 1"
 

@@ -24,6 +24,7 @@ def check_tie_breaker(vote_with_tie_break):
         (["1/2", "3", "3", "0.5"], [-1.0, -0.8, -0.9, -0.5], "1/2", "two votes for 3, two for one half"),
         (["3", "5", "5", "3"], [-2.0, -1.0, -1.5, -0.5], "3", "a tie whose best score is not the first one"),
         (["3", "3", "5", "5"], [-5.0, -0.5, -1.0, -1.0], "3", "a tie of a mixed class with an even one"),
+        (["3", "5", "3", "5"], [-0.2, -0.5, -3.0, -0.4], "3", "a tie whose best score is not the last one"),
         ([None, None, "7"], [5.0, 5.0, -9.0], "7", "two abstentions and one answer"),
         ([None, "3", "5"], [-0.1, -9.0, -0.5], "5", "an abstention before a tie"),
         (["4", "6", "8"], [-1.0, -1.0, -1.0], "4", "a tie in votes and scores (the first wins)"),
@@ -92,9 +93,10 @@ def check_length_score(length_score):
 @register(
     "5.4",
     title="reading a 2x2 table",
-    hint="p = min(1, 2 * sum(comb(m + b, k) for k up to min(m, b)) / 2 ** (m + b)); agreeing pairs do not enter",
-    hint2="mended: wrong before and right after; broken: the reverse; both are needed for the p-value, and "
-    "points are 100 * (mended - broken) / number of problems",
+    hint="mended: wrong before and right after; broken: the reverse; no other problem enters the p-value, but all of "
+    "them count for the points",
+    hint2="with m mended and b broken: points = 100 * (m - b) / number of problems, and "
+    "p = min(1, 2 * sum(comb(m + b, k) for k from 0 to min(m, b)) / 2 ** (m + b))",
     yourself=(mcnemar_p, paired_test),
 )
 def check_read_table(read_table):

@@ -30,6 +30,11 @@ def score_of_the_first_member(answers, scores):
     return answers[max(classes, key=lambda group: (len(group), scores[group[0]]))[0]] if classes else None
 
 
+def score_of_the_last_member(answers, scores):
+    classes = equivalence_classes(answers)
+    return answers[max(classes, key=lambda group: (len(group), scores[group[-1]]))[0]] if classes else None
+
+
 def sum_of_scores(answers, scores):
     classes = equivalence_classes(answers)
     if not classes:
@@ -213,6 +218,7 @@ WRONG = {
         best_score_alone,
         counts_texts,
         score_of_the_first_member,
+        score_of_the_last_member,
         sum_of_scores,
         spelt_as_the_best_scored_member,
         abstentions_vote,
