@@ -405,6 +405,17 @@ def test_a_diagnosis_counts_in_the_words_of_the_text_too():
     assert outcome("7.5", dict(zip("ABCDE", told, strict=True))).passed
 
 
+def test_a_word_within_another_is_no_diagnosis():
+    """A reason after the diagnosis may hold "generated" or "accurate" without speaking of the learning rate."""
+    reasons = {
+        "A": "token limit too small, and few of the generated texts end",
+        "B": "reward hacked: the generated texts grow, and the answers are less accurate",
+        "C": "healthy", "D": "broken verifier, unlimited in its severity", "E": "learning rate too high",
+    }  # fmt: skip
+    assert outcome("7.5", reasons).passed
+    assert not outcome("7.5", reasons | {"C": "unhealthy"}).passed
+
+
 def test_what_is_wanted_in_words_stands_without_quotation_marks():
     assert 'expected a dictionary, {"direct": number, "steps": number}, got 20' in outcome("1.10", 20).message
     assert "expected another answer, got " in outcome("1.10", {"direct": 20, "steps": 90}).message

@@ -203,13 +203,13 @@ def check_conditional_reward(conditional_reward):
 # --------------------------------------------------------------------------------------- 7.5: diagnoses
 
 FAULTS = ("healthy", "learning rate too high", "token limit too small", "reward hacked", "broken verifier")
-IN_WORDS = ("healthy", "rate", "limit", "hacked|without being right", "verifier")  # what tells each of the faults
+IN_WORDS = (r"\bhealthy\b", r"\brate\b", r"\blimit\b", "hacked|without being right", "verifier")  # each one's sign
 DIAGNOSES = {"A": FAULTS[2], "B": FAULTS[3], "C": FAULTS[0], "D": FAULTS[4], "E": FAULTS[1]}
 SIGNS = {
     "A": "look at what share of the rollouts is cut off at the first step, and how long these are",
     "B": "compare where the reward goes with where the held-out accuracy goes",
     "C": "is there anything that is wrong with it?",
-    "D": "it has never got any reward, at no step, although its answers look well",
+    "D": "it has never got any reward, at no step, although its held-out accuracy is not 0",
     "E": "it could do something at first, and then lost it within a few steps",
 }
 
