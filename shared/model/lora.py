@@ -64,9 +64,8 @@ def add_lora(
     """
     unknown = set(targets) - set(TARGETS)
     if rank < 1 or unknown or not targets:
-        raise ValueError(
-            f"rank is {rank}, targets are {list(targets)}: give a rank of at least 1 and names among {TARGETS}."
-        )
+        found = f"rank is {rank}, targets are {list(targets)}"
+        raise ValueError(f"{found}: give a rank of at least 1 and names among {TARGETS}.")
     if _adapters(model):
         raise ValueError("The model has adapters already: merge_lora them before adding others.")
     generator = torch.Generator().manual_seed(seed)
