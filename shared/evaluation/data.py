@@ -81,10 +81,9 @@ def _from_hub(dataset: str, filename: str, call: str) -> str:
     try:
         return hf_hub_download(dataset, filename, repo_type="dataset", endpoint=os.environ.get("HF_ENDPOINT"))
     except Exception as error:  # whatever the network library of the day raises
-        raise ConnectionError(
-            f"The hub cannot be reached for {dataset} ({type(error).__name__}): check the network or proxy "
-            f"(HTTPS_PROXY), set HF_ENDPOINT to a mirror, or call {call} with a downloaded file."
-        ) from error
+        found = f"The hub cannot be reached for {dataset} ({type(error).__name__})"
+        mend = "check the network or proxy (HTTPS_PROXY), set HF_ENDPOINT to a mirror"
+        raise ConnectionError(f"{found}: {mend}, or call {call} with a downloaded file.") from error
 
 
 # What `load_data` and the command lines call the sets: how each is loaded by its split.
@@ -94,6 +93,8 @@ SETS = {"minimath": load_minimath, "gsm8k": load_gsm8k,
 
 def load_data(name: str | Path, split: str = "test") -> list[dict]:
     """A set by name, "minimath", "math" (train: MATH, test: MATH-500) or "gsm8k", or else the problems of a file."""
+    if split not in SPLITS:
+        raise ValueError(f"There is no split {split!r}: use 'test' or 'train'.")
     return SETS[name](split) if name in SETS else load_problems(name)
 
 
@@ -137,7 +138,7 @@ def with_ids(problems: Iterable[dict], fields: Sequence[str] = ("problem", "answ
 
     Raises ValueError if there are none, one has no text in one of the `fields`, or two have the same `unique_id`.
     """
-    problems = list(problems)
+    problems = list(problems) if isinstance(problems, Iterable) else []
     if not problems:
         raise ValueError("There are no problems: give at least one.")
     for number, problem in enumerate(problems, start=1):
@@ -192,9 +193,7 @@ def ensure_answer(answer: object, name: str) -> None:
     if not is_answer(answer):
         raise ValueError(f"{name} has the answer {answer!r}: give text or a finite number.")
     if "####" in str(answer):
-        raise ValueError(
-            f"{name} has GSM8K's steps in its answer: read its file with load_gsm8k, or keep the number only."
-        )
+        raise ValueError(f"{name} has GSM8K's steps in its answer: read its file with load_gsm8k, or keep the number.")
 
 
 def _ensure_unique(problems: Sequence[dict], which: str) -> None:
