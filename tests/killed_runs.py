@@ -33,7 +33,7 @@ def deadly(module, name):
         return real(*arguments, **named)
     setattr(module, name, call)
 places = {
-    "save": (checkpoints, "save_file"), "rename": (os, "replace"), "log": (metrics_log, "append_jsonl"),
+    "save": (checkpoints, "save_tensors"), "rename": (os, "replace"), "log": (metrics_log, "append_jsonl"),
     "step": (training.torch.optim.AdamW, "step"),
 }
 if place != "nowhere":

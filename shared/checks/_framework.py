@@ -95,6 +95,7 @@ def source_of(function: Callable) -> tuple[str, str]:
 
 def registered(chapter: str) -> list[str]:
     """The numbers of all exercises of a chapter ("2") or an appendix ("C") that have a check."""
+    chapter = str(chapter)
     load_chapter(chapter)
     return [number for number in _exercises if number.split(".")[0] == chapter]
 

@@ -42,15 +42,10 @@ def make_trainer(options: argparse.Namespace, kind: type = DistillationTrainer) 
     examples = build_sft_examples(load_rows(options.data), tokenizer, **form)
     print(f"{Path(options.data).name}: {examples.summary()}")
     train, validation = split_examples(examples, options.validation) if options.validation else (examples, [])
-    return kind(
-        model,
-        tokenizer,
-        train,
-        make_config(DistillConfig, options),
-        validation=validation,
-        problems=load_problems(options.problems) if options.problems else None,
-        teacher=load_model(options.teacher, device=options.device)[0] if options.teacher else None,
-    )
+    problems = load_problems(options.problems) if options.problems else None
+    teacher = load_model(options.teacher, device=options.device)[0] if options.teacher else None
+    more = {"validation": validation, "problems": problems, "teacher": teacher}
+    return kind(model, tokenizer, train, make_config(DistillConfig, options), **more)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -183,6 +183,8 @@ def ensure_fitting(
     """Raises ValueError for examples or a teacher that the model cannot learn from."""
     if not examples:
         raise ValueError("There are no examples to train on: see what build_sft_examples left out and why.")
+    if not all(hasattr(example, "input_ids") for example in examples + validation):
+        raise ValueError("The examples are no examples: make them of the rows by build_sft_examples.")
     longest, context = max(map(len, examples + validation)), model.config.context_length
     if longest > context:
         found = f"The longest example has {longest} tokens, but the model's context {context}"

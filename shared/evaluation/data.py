@@ -24,7 +24,6 @@ def load_minimath(split: str = "test") -> list[dict]:
     """MiniMath, the course's own problems: "test" (1,000, held out) or "train" (12,000).
 
     No problem's text is in both. `shared.tiny.corpus.generate_minimath` draws more of them from any seed.
-
     Raises ValueError if there is no such split or its file is damaged, FileNotFoundError if its file is missing.
     """
     if split not in SPLITS:
@@ -92,6 +91,8 @@ SETS = {"minimath": load_minimath, "gsm8k": load_gsm8k,
 
 def load_data(name: str | Path, split: str = "test") -> list[dict]:
     """A set by name, "minimath", "math" (train: MATH, test: MATH-500) or "gsm8k", or else the problems of a file."""
+    if split not in SPLITS:
+        raise ValueError(f"There is no split {split!r}: use 'test' or 'train'.")
     return SETS[name](split) if name in SETS else load_problems(name)
 
 
@@ -99,7 +100,6 @@ def load_problems(path: Path | str) -> list[dict]:
     """Problems from a file of your own: JSON (a list of objects) or JSON Lines.
 
     Each needs `problem`, and `answer` or a `solution` that ends in a box; what else is missing is filled in.
-
     Raises FileNotFoundError if there is no such file, ValueError if it is damaged or empty, a field is missing or of a
     wrong kind, or two problems have the same `unique_id`.
     """
@@ -135,7 +135,7 @@ def with_ids(problems: Iterable[dict], fields: Sequence[str] = ("problem", "answ
 
     Raises ValueError if there are none, one has no text in one of the `fields`, or two have the same `unique_id`.
     """
-    problems = list(problems)
+    problems = list(problems) if isinstance(problems, Iterable) else []
     if not problems:
         raise ValueError("There are no problems: give at least one.")
     for number, problem in enumerate(problems, start=1):

@@ -49,9 +49,9 @@ def append_result(
     Raises ValueError if one of the four is no text.
     """
     names = dict(zip(KEY, (chapter, method, model, dataset), strict=True))
-    for field, name in names.items():
-        if _kind(name) != "text":
-            raise ValueError(f'{field} is {name!r}: give a text, such as "ch03" for the chapter.')
+    _ensure_texts(**names)
+    if not getattr(result, "n", 0):
+        raise ValueError(f"result is {result!r}: give what evaluate returns, with one problem at least.")
     row = {
         **names,
         "n": result.n,
@@ -66,6 +66,12 @@ def append_result(
     }
     append_jsonl(results_file(), [row])
     return row
+
+
+def _ensure_texts(**names: object) -> None:
+    for field, name in names.items():
+        if not isinstance(name, str):
+            raise ValueError(f'{field} is {name!r}: give a text, such as "ch03" for a chapter.')
 
 
 def read_ledger(path: Path | str | None = None) -> list[dict]:
@@ -105,6 +111,7 @@ def _kind(value: object) -> str:
 
 def paired_rows(until: str = "appZ") -> list[tuple[dict | None, dict | None]]:
     """Pairs of the reader's row and the reference row, by chapter, up to `until`; one of the two may be missing."""
+    _ensure_texts(until=until)
     own, reference = ({key_of(row): row for row in read_ledger(path)} for path in (None, REFERENCE))
     rows = [row for row in (own | reference).values() if place_of(row) <= place_of({"chapter": until})]
     return [(own.get(key), reference.get(key)) for key in map(key_of, sorted(rows, key=place_of))]

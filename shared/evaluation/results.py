@@ -97,4 +97,5 @@ class ResultsFile:
         if any("unique_id" not in record or "correct" not in record for record in records):
             raise ValueError(f"{path.name} holds no results of an evaluation: give another file.")
         stored = read_settings(path, "seconds", "settings")
+        records = list({record["unique_id"]: record for record in records}.values())  # two runs at a time write twice
         return records, stored["seconds"], stored["settings"]

@@ -7,14 +7,17 @@ more files let training go on: `training_state.json` and `training_state.safeten
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from zlib import crc32
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from shared.formats.weights import write_hf_files
+from shared.formats.weights import save_tensors, write_hf_files
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 from shared.support.files import atomic_folder
@@ -27,7 +30,6 @@ def export_hf(model: CausalLM, tokenizer: Tokenizer, folder: str | Path) -> None
     """Write a Hugging Face folder that transformers 4 and 5, and what builds on them, can load.
 
     Adapters are merged into the weights that are written; the model itself keeps them.
-
     Raises ValueError if `folder` holds other things than a model, or no family of theirs fits the model.
     """
     with atomic_folder(folder) as staging:
@@ -45,10 +47,18 @@ def save_checkpoint(
 
     `state` is whatever JSON can hold, such as the step of the run; `tensors` such as `pack_optimizer` gives.
     """
+    state = state or {}
     with atomic_folder(folder) as staging:
         write_hf_files(model, tokenizer, staging)
-        save_file({k: v.contiguous() for k, v in (tensors or {}).items()}, staging / f"{STATE}.safetensors")
-        (staging / f"{STATE}.json").write_text(json.dumps(state or {}, indent=2), encoding="utf-8")
+        save_tensors({k: v.contiguous() for k, v in (tensors or {}).items()}, staging / f"{STATE}.safetensors")
+        sums = checksums(staging, [path.name for path in staging.iterdir()], state)
+        (staging / f"{STATE}.json").write_text(json.dumps(state | {"crc32": sums}, indent=2), encoding="utf-8")
+
+
+def checksums(folder: Path, names: Iterable[str], state: dict) -> dict[str, int]:
+    """The CRC-32 of some files of a checkpoint and of its state: with a flipped bit it would load as another model."""
+    files = {name: crc32(np.memmap(folder / name, "uint8", "r")) for name in names}
+    return files | {f"{STATE}.json": crc32(json.dumps(state).encode())}
 
 
 def load_training_state(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
@@ -56,6 +66,11 @@ def load_training_state(folder: str | Path) -> tuple[dict, dict[str, Tensor]]:
     folder = Path(folder)
     try:
         state = json.loads((folder / f"{STATE}.json").read_text(encoding="utf-8"))
+        sums = state.pop("crc32", {})
+        ours = checksums(folder, sums.keys() - {f"{STATE}.json"}, state)
+        changed = [name for name, total in sums.items() if ours[name] != total]
+        if changed:
+            raise ValueError(f"{changed[0]} has changed since it was saved")
         return state, load_file(folder / f"{STATE}.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder} is no checkpoint to go on from ({error}): name another, or start anew.") from error

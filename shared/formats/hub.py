@@ -8,6 +8,8 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
+
 HUB_MODELS = {
     **{f"qwen3-{size}b-base": f"Qwen/Qwen3-{size}B-Base" for size in ("0.6", "1.7", "4", "8", "14")},
     **{f"qwen3-{size}b": f"Qwen/Qwen3-{size}B" for size in ("0.6", "1.7", "4", "8", "14", "32")},
@@ -73,15 +75,11 @@ def _refuse_damaged(folder: Path, begun: float) -> None:
     """Compare the large files that came since `begun` with their SHA-256, which the cache calls them by."""
     for path in folder.iterdir():
         content = path.resolve()
-        if len(content.name) == 64 and content.stat().st_mtime >= begun:
-            digest = hashlib.sha256()
-            with content.open("rb") as file:
-                while piece := file.read(1 << 20):
-                    digest.update(piece)
-            if digest.hexdigest() != content.name:
-                path.unlink()
-                content.unlink()
-                raise ConnectionError(f"{path.name} came damaged (by its checksum) and is thrown away: run this again.")
+        fresh = len(content.name) == 64 and content.stat().st_mtime >= begun
+        if fresh and hashlib.sha256(np.memmap(content, "uint8", "r")).hexdigest() != content.name:
+            path.unlink()
+            content.unlink()
+            raise ConnectionError(f"{path.name} came damaged (by its checksum) and is thrown away: run this again.")
 
 
 def explain(error: BaseException, repo_id: str, elsewhere: str) -> Exception:
@@ -94,14 +92,11 @@ def explain(error: BaseException, repo_id: str, elsewhere: str) -> Exception:
     if status in (401, 403, 404):
         return ValueError(f"The hub has no {repo_id} that you may read: check the name, or run hf auth login.")
     if any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in causes):
-        return OSError(
-            errno.ENOSPC, f"The disk is full for {repo_id}: free some space, or set HF_HOME to a larger one."
-        )
+        return OSError(errno.ENOSPC, f"The disk is full for {repo_id}: free space, or set HF_HOME to a larger one.")
     if any(type(each).__name__ == "OfflineModeIsEnabled" for each in causes):
         return ConnectionError(f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset that, or {elsewhere}.")
     if status == 429 or status >= 500:
         return ConnectionError(f"The hub has trouble of its own (status {status}): ask it for {repo_id} again later.")
-    return ConnectionError(
-        f"The hub cannot be reached for {repo_id} ({type(error).__name__}): check the network or proxy (HTTPS_PROXY, "
-        f"SSL_CERT_FILE for a certificate of its own), set HF_ENDPOINT to a mirror, or {elsewhere}."
-    )
+    found = f"The hub cannot be reached for {repo_id} ({type(error).__name__})"
+    mend = "check the network or proxy (HTTPS_PROXY, SSL_CERT_FILE for a certificate of its own)"
+    return ConnectionError(f"{found}: {mend}, set HF_ENDPOINT to a mirror, or {elsewhere}.")

@@ -71,7 +71,7 @@ def _load(name: str | Path, device: torch.device, dtype: torch.dtype, auto: bool
     known = str(name).lower()
     if known in hub.LOCAL_MODELS:
         return _tiny(known, device, dtype), _course_tokenizer(ASSETS / "tokenizer.json")
-    path = Path(name).expanduser()
+    path = Path(str(name)).expanduser()
     if known in hub.HUB_MODELS:
         packaged = hub.packaged_smollm2() if known == "smollm2-135m" else None
         path = packaged or hub.download(hub.HUB_MODELS[known])

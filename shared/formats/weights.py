@@ -48,6 +48,14 @@ def _open(path: Path, mend: str = AGAIN) -> safe_open:
         raise ValueError(f"The weights file {path} is damaged or cut short ({error}): {mend}.") from error
 
 
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """safetensors' `save_file`. Raises OSError where the system refuses, on a full disk say, as any writing does."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written ({error}): free some space, or name another folder.") from error
+
+
 def empty_model(config: ModelConfig) -> CausalLM:
     """A model whose weights have shapes but no memory yet: nothing is drawn only to be overwritten."""
     with torch.device("meta"):
@@ -122,7 +130,7 @@ def _fitting(tensor: Tensor, part: Part, shape: torch.Size, origin: str | Path) 
 def save_weights_file(path: Path, model: CausalLM) -> None:
     """Write the weights under our own names, with the configuration in the file's metadata."""
     tensors = {name: value.detach().contiguous() for name, value in model.named_parameters()}
-    save_file(tensors, path, {"config": json.dumps(asdict(model.config)), "format": "pt"})
+    save_tensors(tensors, path, {"config": json.dumps(asdict(model.config)), "format": "pt"})
 
 
 def load_weights_file(path: Path, device: torch.device, dtype: torch.dtype) -> CausalLM:
@@ -153,7 +161,7 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return [folder / Path(name).name for name in sorted(set(read_json(index)["weight_map"].values()))]
+        return [folder / Path(name).name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
     if pickled := sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".pt")):
         raise ValueError(f"{folder} has weights only as {pickled[0]}, which can run code: convert them (section 6.16).")
     raise FileNotFoundError(f"{folder} holds no model.safetensors: download or save the model again.")
@@ -167,7 +175,7 @@ def write_hf_files(model: CausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     config = config_to_hf(model.config, tokenizer, model.dtype)
     for name, content in {"config": config, "generation_config": generation}.items():
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
-    save_file(hf_weights(model), folder / "model.safetensors", {"format": "pt"})
+    save_tensors(hf_weights(model), folder / "model.safetensors", {"format": "pt"})
     tokenizer.save(folder)
 
 

@@ -1,5 +1,4 @@
-r"""The text of an answer, before any mathematics: one spelling for what LaTeX, Markdown and Unicode spell in many
-ways.
+r"""The text of an answer, before any mathematics: one spelling for what LaTeX, Markdown and Unicode spell many ways.
 
 Covered: maths delimiters, `\left` and `\right`, spacing commands, `\text{}` and its relatives, Unicode signs,
 thousands separators that are marked as such, repeating decimals, number words, phrases like "The answer is". Not
@@ -64,8 +63,7 @@ _PUNCTUATION = re.compile(
 
 
 def normalize_answer(text: str) -> str:
-    r"""Rewrite an answer in one plain spelling, e.g. `"$\dfrac{1}{2}\,\text{cm}$."` becomes `"\dfrac{1}{2}
-    cm"`.
+    r"""Rewrite an answer in one plain spelling: `"$\dfrac{1}{2}\,\text{cm}$."` becomes `"\dfrac{1}{2} cm"`.
 
     Only the spelling changes, never the value: no arithmetic is done. Text longer than `MAX_CHARS` is only
     stripped. Applying it twice gives the same as applying it once, for answers as models write them.

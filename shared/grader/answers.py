@@ -49,11 +49,7 @@ _NONE = {"no solution", "no solutions", "no real solution", "no real solutions",
 
 
 def parse_answer(text: str) -> Form:
-    """Read a normalised answer (`normalize_answer`) into one of the forms of this module.
-
-    Raises:
-        ParseError: it is none of them; compare it as text then.
-    """
+    """Read a normalised answer into one of the forms of `answer_forms`. Raises ParseError for what is only text."""
     choice = _CHOICE.fullmatch(text)
     if choice and text.count("(") == text.count(")") - (text[0] != "(" and ")" in text[:2]):
         return Choice((choice[1] or choice[2] or choice[3] or choice[4]).upper())
@@ -263,9 +259,8 @@ def _read_matrix(tokens: Sequence[Token]) -> Matrix | None:
         inside = inside[next(k for k, token in enumerate(inside) if token.text == "}") + 1 :]
     rows = [_split(row, ("&",))[0] for row in _split(inside, ("\\\\",))[0] if row]
     factor = _factor_before(tokens[:start])
-    return Matrix(
-        tuple(tuple(_scaled(_read_item(cell), factor) for cell in row) for row in rows), name in ("vmatrix", "Vmatrix")
-    )
+    cells = tuple(tuple(_scaled(_read_item(cell), factor) for cell in row) for row in rows)
+    return Matrix(cells, name in ("vmatrix", "Vmatrix"))
 
 
 def _factor_before(tokens: Sequence[Token]) -> sympy.Expr | None:

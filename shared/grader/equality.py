@@ -37,11 +37,7 @@ class Comparison:
         self.numbers = Evaluator()
 
     def equal(self, first: Form, second: Form) -> bool:
-        """Whether the two are the same answer.
-
-        Raises:
-            Undecided: it would take too many steps, or a value does not exist.
-        """
+        """Whether the two are the same answer. Raises Undecided if it takes too many steps, or there is no value."""
         self.numbers.steps_left -= _COMPARISON_STEPS
         if self.numbers.steps_left < 0:
             raise Undecided("step budget spent")
@@ -253,9 +249,8 @@ class Comparison:
         if not isinstance(first, Quantity):
             return None
         if isinstance(second, Quantity):
-            if first.unit.dimensions == second.unit.dimensions:
-                return self._numbers_equal(mul(first.value, first.unit.scale), mul(second.value, second.unit.scale))
-            return False
+            values = [mul(each.value, each.unit.scale) for each in (first, second)]
+            return first.unit.dimensions == second.unit.dimensions and self._numbers_equal(*values)
         if not isinstance(second, sympy.Expr):
             return False
         if self._numbers_equal(first.value, second):

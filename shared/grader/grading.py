@@ -46,12 +46,8 @@ def extract_answer(text: str, fallback: str | None = None) -> str | None:
 
     Args:
         text: what the model wrote.
-        fallback: what to return if there is no box: None for None, `"number"` for the last number in the
-        text,
-            `"text"` for the whole text.
-
-    Raises:
-        ValueError: `fallback` is none of these.
+        fallback: what to return if there is no box: None for None, `"number"` for the last number in the text,
+            `"text"` for the whole text. Raises ValueError for anything else.
     """
     if fallback not in (None, "number", "text"):
         raise ValueError(f'fallback is {fallback!r}; use None, "number" or "text"')

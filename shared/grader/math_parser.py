@@ -23,9 +23,7 @@ from shared.grader.math_tokens import CONSTANTS, FUNCTIONS, MAX_DIGITS, SETS, ST
 
 MAX_DEPTH = 50
 MAX_SCIENTIFIC = 400  # largest exponent in 1.2e3
-_INVERSES = {
-    name: FUNCTIONS[f"arc{name}"] for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
-}
+_INVERSES = {f: FUNCTIONS[f"arc{f}"] for f in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")}
 _FUNCTION_LETTERS = "fgFGHIP"  # f(4) is a value of f; h(4) is as likely a height times 4
 _PROPER = re.compile(r"frac(?:\{(\d+)\}|(\d))(?:\{(\d+)\}|(\d))")
 
@@ -80,11 +78,7 @@ class ExpressionParser:
         self.bars = 0
 
     def parse(self) -> sympy.Expr:
-        """The expression that all tokens make up.
-
-        Raises:
-            ParseError: they do not make one.
-        """
+        """The expression that all tokens make up. Raises ParseError if they do not make one."""
         value = self.infix()
         if self.position < len(self.tokens):
             raise ParseError(f"unexpected {self.tokens[self.position].text!r}")

@@ -74,10 +74,8 @@ _GLUED = re.compile(r"((?:arc)?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|sqrt)([a-z])
 def tokenize(text: str) -> list[Token]:
     r"""Split normalised text into tokens.
 
-    A comma separates, except in a number like `1,234` outside parentheses: `(3,250)` is a pair, not a number.
-
-    Raises:
-        ParseError: unknown command or character, or too many tokens.
+    A comma separates, except in a number like `1,234` outside parentheses: `(3,250)` is a pair, not a number. Raises
+    ParseError for an unknown command or character, or too many tokens.
     """
     tokens: list[Token] = []
     position, depth, spaced = 0, 0, False
@@ -122,9 +120,7 @@ def _command(name: str, spaced: bool) -> Token:
         return Token("func", name, spaced)
     if name in CONSTANTS or name in SETS:
         return Token("const", SETS.get(name, name), spaced)
-    if name in _GREEK or re.fullmatch("vector[a-z]", name):
-        return Token("var", name, spaced)
-    if name in ("max", "min"):  # in a subscript
+    if name in _GREEK or name in ("max", "min") or re.fullmatch("vector[a-z]", name):  # v_\max is a name too
         return Token("var", name, spaced)
     raise ParseError(f"unknown command \\{name}")
 

@@ -67,8 +67,7 @@ class Evaluator:
     def value(self, expression: sympy.Expr, index: int = 0, high: bool = False) -> Value:
         """The value at point `index`, with 50 digits or, if `high`, 120.
 
-        Raises:
-            Undecided: there is none, it is too large, or the budget is spent.
+        Raises Undecided if there is none, it is too large, or the budget is spent.
         """
         key = (expression, index, high)
         if key not in self._memo:
@@ -81,11 +80,7 @@ class Evaluator:
         return self._memo[key]
 
     def equal(self, first: sympy.Expr, second: sympy.Expr) -> bool:
-        """Whether two expressions have the same value wherever both have one.
-
-        Raises:
-            Undecided: neither has one that can be worked out.
-        """
+        """Whether two expressions have the same value wherever both have one. Raises Undecided if neither has any."""
         if first == second:
             return True
         points = POINTS if first.free_symbols or second.free_symbols else 1
@@ -190,8 +185,7 @@ _EPSILON = _LOW.mpf(10) ** -35
 def residue(node: sympy.Expr) -> int:
     """A rational number modulo a prime: two long numbers that differ in their last digit differ here as well.
 
-    Raises:
-        Undecided: it is not made of +, * and whole powers alone, or a denominator is a multiple of the prime.
+    Raises Undecided if it is not made of +, * and whole powers alone, or a denominator is a multiple of the prime.
     """
     if isinstance(node, sympy.Rational):
         return node.p * _inverse(node.q) % PRIME

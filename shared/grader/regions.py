@@ -37,11 +37,7 @@ class Region:
 
 
 def to_region(answer: Form, numbers: Evaluator) -> Region | None:
-    """The part of the real line that an answer describes, or None if it describes none.
-
-    Raises:
-        Undecided: an end has no value.
-    """
+    """The part of the real line that an answer describes, None if none. Raises Undecided if an end has no value."""
     if isinstance(answer, Reals):
         return Region((Piece(-INFINITY, False, INFINITY, False),))
     if isinstance(answer, Relation):
@@ -52,9 +48,8 @@ def to_region(answer: Form, numbers: Evaluator) -> Region | None:
         low, high = (_end(item, numbers) for item in answer.items)
         if low is None or high is None or low >= high:
             return None
-        return Region(
-            (Piece(low, answer.kind[0] == "[" and low > -INFINITY, high, answer.kind[1] == "]" and high < INFINITY),)
-        )
+        low_closed, high_closed = answer.kind[0] == "[" and low > -INFINITY, answer.kind[1] == "]" and high < INFINITY
+        return Region((Piece(low, low_closed, high, high_closed),))
     return _from_group(answer, numbers)
 
 

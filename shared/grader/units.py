@@ -85,12 +85,8 @@ def starts_unit(kind: str, text: str, spaced: bool) -> bool:
 def read_unit(words: Sequence[str]) -> Unit | None:
     r"""Read a whole phrase like `["square", "inches"]` or `["m", "/", "s", "^", "2"]`; None if it is not a unit."""
     words = [word for word in words if word not in ("{", "}", "*", ".", "(", ")")]
-    if (
-        not words
-        or len(words) > 12
-        or words.count("°") + words.count("%") > 1
-        or HEDGES & {word.casefold() for word in words}
-    ):
+    hedged = HEDGES & {word.casefold() for word in words}
+    if not words or len(words) > 12 or words.count("°") + words.count("%") > 1 or hedged:
         return None
     dimensions: dict[str, int] = {}
     scale: sympy.Expr = sympy.Integer(1)

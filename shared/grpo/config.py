@@ -11,6 +11,7 @@ the algorithm, not its learning rate, its batch or its number of steps.
 
 from dataclasses import KW_ONLY, dataclass
 from math import isfinite
+from numbers import Real
 from typing import ClassVar
 
 from shared.training.config import AT_LEAST_ONE, NOT_NEGATIVE, NOW_AND_THEN, POSITIVE, TrainingConfig
@@ -135,14 +136,13 @@ class GRPOConfig(TrainingConfig):
         (("temperature",), *POSITIVE),
         (("ref_every",), *NOW_AND_THEN),
         (("top_p",), lambda value: 0 < value <= 1, "give a probability above 0 and up to 1"),
-        (("reward_weights",), lambda value: all(map(isfinite, value)), "give finite numbers"),
+        (("reward_weights",), lambda ws: all(isinstance(w, Real) and isfinite(w) for w in ws), "give finite numbers"),
     )
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
+        if str(self.preset) not in PRESETS:
             raise ValueError(f"Unknown preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
         for name, value in (SWITCHES | PRESETS[self.preset]).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
-        object.__setattr__(self, "reward_weights", tuple(self.reward_weights))
         super().__post_init__()

@@ -64,10 +64,12 @@ def normalize_groups(rewards: Tensor) -> Tensor:
 
 def ensure_groups(rewards: Tensor, mode: str, weights: Sequence[float] | None) -> None:
     """Raises ValueError for what `group_advantages` cannot work with."""
+    if not isinstance(rewards, Tensor) or not rewards.isfinite().all():
+        raise ValueError(f"rewards is {rewards!r}: give a tensor of finite numbers, (prompts, group).")
     modes, shape = GRPOConfig.choices["advantage"], tuple(rewards.shape)
     if mode not in modes:
         raise ValueError(f"Unknown mode {mode!r}: choose one of {', '.join(modes)}.")
-    if len(shape) not in (2, 3):
+    if len(shape) not in (2, 3) or not all(shape):
         raise ValueError(f"The rewards are {shape}: give (prompts, group), or (prompts, group, rewards).")
     if shape[1] < 2:
         raise ValueError("A group of one has nothing to be compared with: sample at least 2 rollouts a prompt.")
@@ -268,6 +270,8 @@ def ensure_shapes(
     logprobs: Tensor, others: Sequence[Tensor | None], advantages: Tensor, mask: Tensor, config: GRPOConfig
 ) -> None:
     """Raises ValueError if the inputs of `grpo_loss` do not fit together."""
+    if not all(isinstance(values, Tensor) for values in (logprobs, advantages, mask)):
+        raise ValueError("One of logprobs, advantages and mask is no tensor: give torch.tensor(...) of it.")
     shapes = [tuple(values.shape) for values in (logprobs, mask, *others) if values is not None]
     if logprobs.dim() != 2 or len(set(shapes)) > 1:
         raise ValueError(f"The shapes are {shapes}: log-probabilities and mask must be (rollouts, length).")

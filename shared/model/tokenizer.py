@@ -52,6 +52,8 @@ class Tokenizer:
         stop: Iterable[int] = (),
         chat_template: str | None = None,
     ):
+        if not isinstance(backend, tokenizers.Tokenizer):
+            raise ValueError(f"backend is {backend!r}: give a tokenizers.Tokenizer, or call Tokenizer.from_file(path).")
         # Some programs save how they once cut and padded a batch, which no text of ours is to be.
         backend.no_truncation()
         backend.no_padding()
@@ -180,7 +182,7 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them."""
         folder = Path(folder)
-        self.backend.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8", newline="\n")
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
@@ -195,7 +197,7 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {RESTORE}.")
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{path} is damaged ({error}): {RESTORE}.") from error
 
@@ -251,9 +253,8 @@ def _to_json(value, ensure_ascii=False, **options) -> str:  # Jinja's own filter
 @lru_cache(maxsize=8)
 def _compile_template(text: str):
     """Compile in a sandbox, since a template is foreign code, with the settings it was written for."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
+    tags = [_Generation, loopcontrols]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=tags)
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)

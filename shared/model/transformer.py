@@ -317,8 +317,7 @@ class CausalLM(nn.Module):
             attention_mask: (batch, length) or, with a cache, also (batch, all tokens so far and these); 0 or False
                 marks padding. Padding may stand on the left only where a text is to go on.
 
-        Raises:
-            ValueError: for shapes that do not fit, or a text longer than the context.
+        Raises ValueError for shapes that do not fit, or a text longer than the context.
         """
         return self.head(self.hidden_states(input_ids, cache, attention_mask))
 

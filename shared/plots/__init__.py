@@ -94,6 +94,8 @@ def interval_points(
 
     A point is (value, low, high), each in [0, 1], or None where there is none. More than one series gets a legend.
     """
+    if any(len(points) != len(labels) for points in series.values()):
+        raise ValueError(f"There are {len(labels)} labels: give each series as many points, None where there is none.")
     _, axes = new_figure(title, x_label, figsize=(7.0, 1.2 + 0.36 * len(labels) + 0.3 * (len(series) > 1)))
     step = 0.5 / max(1, len(series))  # the series share the height of a row
     looks = zip(series.items(), cycle(COLOURS), cycle("oDs^vxP"), strict=False)

@@ -13,7 +13,6 @@ def read_jsonl(path: Path | str, unfinished: bool = True) -> list[dict]:
 
     A last record that lacks nothing but its newline is whole, since a JSON object that was cut is no JSON.
     `unfinished=False` is for files that no run appends to: such a last line is damaged, as any other would be.
-
     Raises FileNotFoundError, or ValueError if the file is not UTF-8, or a line, which is named, is no JSON object.
     """
     path = Path(path)

@@ -1,7 +1,8 @@
 """What callers give, brought into one form or refused in words."""
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 
 def as_number(value: object) -> float:
@@ -12,13 +13,23 @@ def as_number(value: object) -> float:
         return math.nan
 
 
+def whole_number(value: object, name: str) -> int:
+    """A whole number, of numpy or torch too, as Python's int. Raises ValueError, by name, for anything else."""
+    try:
+        return int(operator.index(value))
+    except TypeError as error:
+        raise ValueError(f"{name} is {value!r}: give a whole number.") from error
+
+
 def ensure_at_least_one(**values: int) -> None:
-    """Raises ValueError, by name, for a count below 1."""
+    """Raises ValueError, by name, for what is no whole number, and for a count below 1."""
     for name, value in values.items():
-        if value < 1:
+        if whole_number(value, name) < 1:
             raise ValueError(f"{name} is {value}: give at least 1.")
 
 
 def as_list(texts: str | Sequence[str]) -> list[str]:
-    """The texts as a list; one text gives a list with one entry."""
+    """The texts as a list; one text gives a list with one entry. Raises ValueError for what is neither."""
+    if not isinstance(texts, Iterable):
+        raise ValueError(f"{texts!r} is no text: give a text or several.")
     return [texts] if isinstance(texts, str) else list(texts)

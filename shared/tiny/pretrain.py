@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import tokenizers
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from shared.formats.checkpoints import pack_optimizer, unpack_optimizer
 from shared.formats.loading import load_model
-from shared.formats.weights import save_weights_file
+from shared.formats.weights import save_tensors, save_weights_file
 from shared.generation.completions import generate
 from shared.generation.prompts import render_prompt
 from shared.grader.grading import extract_answer, grade
@@ -238,7 +238,7 @@ def save_state(path: Path, model: CausalLM, optimizer: torch.optim.Optimizer, st
     """Write weights, optimiser moments and progress into one file, whole or not at all."""
     tensors = dict(model.named_parameters()) | pack_optimizer(optimizer)
     with atomic_file(path) as temporary:
-        save_file(tensors, temporary, {"state": json.dumps(state)})
+        save_tensors(tensors, temporary, {"state": json.dumps(state)})
 
 
 def load_state(path: Path, model: CausalLM, optimizer: torch.optim.Optimizer) -> dict:
@@ -279,7 +279,8 @@ def pretrain(
         model.load_state_dict(begun.state_dict())
     if not (folder / "tokenizer.json").exists():
         backend = known.backend if known else train_tokenizer(recipe.seed)
-        backend.save(str(folder / "tokenizer.json"))
+        with atomic_file(folder / "tokenizer.json") as temporary:
+            temporary.write_text(backend.to_str(pretty=True), encoding="utf-8", newline="\n")
     tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
     model = train_from(model, tokenizer, folder, recipe, evaluate_every, problems)
     with atomic_file(folder / "tiny-base.safetensors") as temporary:
@@ -307,6 +308,7 @@ def train_from(
         if _so_far(state["recipe"], state) != _so_far(asdict(recipe), state):
             raise ValueError(f"{folder} holds a run of another recipe: name another folder with --out.")
         state["recipe"] = asdict(recipe)
+    drop_unfinished(folder, state["chunk"])
     validation = generate_minimath(problems, seed=1_000 + recipe.seed)
     with tqdm(total=recipe.chunks, initial=state["chunk"], unit="chunk", desc="pre-training") as bar:
         while state["chunk"] < recipe.chunks:
@@ -315,7 +317,19 @@ def train_from(
                 scores = {s: accuracy_by_level(model, tokenizer, validation, s) for s in recipe.styles}
                 _log(folder, {**_progress(state), "accuracy": scores, "n": problems})
                 bar.write(json.dumps(scores))
+            if state["chunk"] == recipe.clean_chunks and recipe.mixed_chunks:
+                save_state(folder / CLEAN, model, optimizer, state)
+            save_state(folder / STATE, model, optimizer, state)  # behind the log, which then lacks nothing
     return model.eval()
+
+
+def drop_unfinished(folder: Path, chunk: int) -> None:
+    """Remove what a killed run has logged of chunks after its last state, and the files that it was writing."""
+    log = folder / "log.jsonl"
+    if log.exists():
+        write_jsonl(log, [row for row in read_jsonl(log) if row["chunk"] <= chunk])
+    for path in folder.glob(".*.part"):
+        path.unlink()
 
 
 def _so_far(recipe: dict, state: dict) -> dict:
@@ -333,9 +347,6 @@ def _one_chunk(folder, model, tokenizer, optimizer, recipe, state, bar) -> None:
     state["chunk"] += 1
     state["tokens"] += tokens
     state["seconds"] += time.process_time() - start  # of the processor, so that busy neighbours do not count
-    if state["chunk"] == recipe.clean_chunks and recipe.mixed_chunks:
-        save_state(folder / CLEAN, model, optimizer, state)
-    save_state(folder / STATE, model, optimizer, state)
     _log(folder, {**_progress(state), "phase": phase, "loss": round(loss, 4)})
     bar.set_postfix(loss=f"{loss:.3f}", tokens=f"{state['tokens'] / 1e6:.1f}M")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -73,16 +73,20 @@ class TrainingConfig:
 
 
 def make_plain(config: TrainingConfig) -> None:
-    """Turn paths into text, `~` included, numbers of numpy into Python's, and 2.0 into 2 where a count is meant."""
+    """Turn paths into text, numpy's values into Python's, 2.0 into 2 for a count; refuse a value of another type."""
     hints = get_type_hints(type(config))
     for name in (field.name for field in fields(config)):
-        value = getattr(config, name)
-        if isinstance(value, np.generic):
-            value = value.item()
-        if isinstance(value, os.PathLike) or (name == "out" and value):
+        value, hint = getattr(config, name), hints[name]
+        kinds = (tuple,) if get_origin(hint) is tuple else get_args(hint) or (hint,)
+        if isinstance(value, np.generic | np.ndarray):
+            value = value.tolist()
+        if isinstance(value, os.PathLike) or (name == "out" and isinstance(value, str) and value):
             value = str(Path(value).expanduser())
-        if int in (hints[name], *get_args(hints[name])) and isinstance(value, float) and math.isfinite(value):
+        value = tuple(value) if isinstance(value, list) and tuple in kinds else value
+        if int in kinds and isinstance(value, float) and math.isfinite(value):
             if not value.is_integer():
                 raise ValueError(f"{name} is {value!r}: give a whole number.")
             value = int(value)
+        if not isinstance(value, (*kinds, int) if float in kinds else kinds):
+            raise ValueError(f"{name} is {value!r}: give a value of the type {getattr(hint, '__name__', hint)}.")
         object.__setattr__(config, name, value)  # configs are frozen for everybody else

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -17,12 +18,17 @@ class MetricsLog:
     def __init__(self, folder: Path):
         self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
         self.columns: list[str] = []
+        self.size: int | None = None  # of metrics.jsonl when this log wrote it last
 
     def append(self, record: dict) -> None:
         """Add the record of one more step to both files."""
         no_json = [name for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
         record = record | dict.fromkeys(no_json)
+        if self.size not in (None, self.jsonl.stat().st_size if self.jsonl.exists() else 0):
+            raise ValueError(f"Another run has changed {self.jsonl}: give each a folder of its own.")
+        self.size = None  # until the record is there
         append_jsonl(self.jsonl, [record])
+        self.size = self.jsonl.stat().st_size
         try:
             if self.csv.exists() and set(record) <= set(self.columns):
                 with self.csv.open("a", encoding="utf-8", newline="") as file:
@@ -34,10 +40,10 @@ class MetricsLog:
 
     def cut(self, last_step: int) -> list[dict]:
         """Drop what was logged after a step, so that going on from there logs nothing twice; returns the rest."""
-        records = read_jsonl(self.jsonl) if last_step and self.jsonl.exists() else []
+        self.size, records = None, read_jsonl(self.jsonl) if last_step and self.jsonl.exists() else []
         records = [record for record in records if record["step"] <= last_step]
-        for unfinished in self.csv.parent.glob(f".{self.csv.name}.*.part"):
-            unfinished.unlink()
+        for unfinished in self.csv.parent.glob(".*.part"):  # what a killed run has left, checkpoints among it
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         if records:
             write_jsonl(self.jsonl, records)
         else:

@@ -7,13 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from shared.formats.checkpoints import (
-    checkpoint_path,
-    list_checkpoints,
-    load_training_state,
-    prune_checkpoints,
-    save_checkpoint,
-)
+from shared.formats import checkpoints
 from shared.formats.loading import load_model
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
@@ -29,30 +23,30 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The folder of the newest checkpoint, which `load_model` can load; None if there is none."""
-        saved = list_checkpoints(self.path)
+        saved = checkpoints.list_checkpoints(self.path)
         return saved[-1] if saved else None
 
     def save(self, step: int, model: CausalLM, tokenizer: Tokenizer, state: dict, tensors: dict[str, Tensor]) -> None:
         """Write a step's checkpoint, whole or not at all, and remove the oldest of three."""
-        path = checkpoint_path(self.path, step)
+        path = checkpoints.checkpoint_path(self.path, step)
         if not path.exists():
-            save_checkpoint(path, model, tokenizer, state, tensors)
-            prune_checkpoints(self.path)
+            checkpoints.save_checkpoint(path, model, tokenizer, state, tensors)
+            checkpoints.prune_checkpoints(self.path)
 
     def load(self, path: Path) -> tuple[CausalLM, dict, dict[str, Tensor]]:
         """What `save` wrote. Raises ValueError, with the way to go on, if it cannot be read."""
         try:
-            state, tensors = load_training_state(path)
+            state, tensors = checkpoints.load_training_state(path)
             model, _ = load_model(path, device="cpu", dtype="float32")
         except (OSError, ValueError) as error:
-            older = list_checkpoints(self.path)[:-1]
+            older = checkpoints.list_checkpoints(self.path)[:-1]
             place = f"go on from {older[-1].name}" if older else "start anew"
             raise ValueError(f"{error} To {place}, delete the folder {path}, which cannot be read.") from error
         return model, state, tensors
 
     def clear(self) -> None:
         """Remove the checkpoints and the log."""
-        for path in list_checkpoints(self.path):
+        for path in checkpoints.list_checkpoints(self.path):
             shutil.rmtree(path)
         self.log.cut(0)
 
