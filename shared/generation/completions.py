@@ -225,7 +225,8 @@ def generate(
     prompt without tokens or one that fills the context, and for settings out of range.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    ensure_at_least_one(max_new_tokens=max_new_tokens, num_samples=num_samples, batch_size=batch_size)
+    if not all(isinstance(n, int) and n > 0 for n in (max_new_tokens, num_samples, batch_size)):
+        ensure_at_least_one(max_new_tokens=max_new_tokens, num_samples=num_samples, batch_size=batch_size)
     texts = [prompts] if isinstance(prompts, str) else prompts
     samples = range(first_sample, first_sample + num_samples)
     rows = make_rows(model, tokenizer, texts, samples, max_new_tokens, sampling, seed, stop)

@@ -6,12 +6,11 @@ are minus infinity, so that filters can be applied one after the other.
 
 import hashlib
 import math
+import operator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from shared.support.values import whole_number
 
 # Logits that are divided by a lower temperature may not fit in fp32.
 COLDEST = 1e-6
@@ -108,7 +107,10 @@ def sample_token(probabilities: Tensor, uniforms: Tensor) -> Tensor:
 
 def plain_seed(seed: int | None) -> int | None:
     """A seed, of numpy or torch too, as Python's int; None stays None. Raises ValueError if it is no whole number."""
-    return None if seed is None else whole_number(seed, "seed")
+    try:
+        return None if seed is None else int(operator.index(seed))
+    except TypeError as error:
+        raise ValueError(f"seed is {seed!r}: give a whole number.") from error
 
 
 def random_stream(seed: int, prompt: tuple[int, ...], sample: int, count: int) -> Tensor:

@@ -20,7 +20,6 @@ from shared.grader.grading import extract_answer, grade
 from shared.grpo.config import GRPOConfig
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
-from shared.support.values import as_number
 
 Reward = Callable[[str, dict], float]
 
@@ -127,7 +126,10 @@ def sample_rollouts(
 def give_reward(reward: Reward, text: str, problem: dict) -> float:
     """What the function gives for a text. Raises ValueError, by its name, for anything but a finite number."""
     given = reward(text, problem)
-    value = as_number(given)
+    try:
+        value = float(given)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
     if not math.isfinite(value):
         name = getattr(reward, "__name__", "a function")
         raise ValueError(f"The reward {name} gave {given!r} for {text[:60]!r}: return a finite number always.")

@@ -13,19 +13,11 @@ def as_number(value: object) -> float:
         return math.nan
 
 
-def whole_number(value: object, name: str) -> int:
-    """A whole number, of numpy or torch too, as Python's int. Raises ValueError, by name, for anything else."""
-    try:
-        return int(operator.index(value))
-    except TypeError as error:
-        raise ValueError(f"{name} is {value!r}: give a whole number.") from error
-
-
 def ensure_at_least_one(**values: int) -> None:
     """Raises ValueError, by name, for what is no whole number, and for a count below 1."""
     for name, value in values.items():
-        if whole_number(value, name) < 1:
-            raise ValueError(f"{name} is {value}: give at least 1.")
+        if not hasattr(value, "__index__") or operator.index(value) < 1:
+            raise ValueError(f"{name} is {value!r}: give at least 1, a whole number.")
 
 
 def as_list(texts: str | Sequence[str]) -> list[str]:
