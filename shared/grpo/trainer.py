@@ -104,13 +104,9 @@ class GRPO(Trainer):
             chosen.append(self.problems[problem_order(count, seed, epoch)[place]])
         return chosen
 
-    def draw_seed(self, draw: int) -> int:
-        """Every draw of every step has its own random numbers."""
-        return (self.config.seed * 1_000_000 + self.step) * 1_000 + draw
-
     def sample(self, problems: list[dict], draw: int = 0) -> Rollouts:
-        """What the policy writes for the problems."""
-        seed = self.draw_seed(draw)
+        """What the policy writes for the problems; every draw of every step has its own random numbers."""
+        seed = (self.config.seed * 1_000_000 + self.step) * 1_000 + draw
         return sample_rollouts(self.plain_model(), self.tokenizer, problems, self.rewards, self.config, seed=seed)
 
     def advantages(self, rollouts: Rollouts) -> Tensor:

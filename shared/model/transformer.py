@@ -344,11 +344,10 @@ class CausalLM(nn.Module):
 def _require_fit(
     input_ids: Tensor, cache: KVCache | None, attention_mask: Tensor | None, past: int, context: int
 ) -> None:
-    if input_ids.ndim != 2 or input_ids.shape[1] == 0:
-        raise ValueError(
-            f"input_ids is {tuple(input_ids.shape)}, but must be (batch, length): put one text into a list, [ids]."
-        )
-    batch, length = input_ids.shape
+    shape = tuple(input_ids.shape)
+    if len(shape) != 2 or shape[1] == 0:
+        raise ValueError(f"input_ids is {shape}, but must be (batch, length): put one text into a list, [ids].")
+    batch, length = shape
     if attention_mask is not None and attention_mask.shape not in ((batch, length), (batch, past + length)):
         raise ValueError(
             f"attention_mask is {tuple(attention_mask.shape)}, input_ids {(batch, length)}: give one value a token."

@@ -16,8 +16,10 @@ def as_number(value: object) -> float:
 def ensure_at_least_one(**values: int) -> None:
     """Raises ValueError, by name, for what is no whole number, and for a count below 1."""
     for name, value in values.items():
-        if not hasattr(value, "__index__") or operator.index(value) < 1:
-            raise ValueError(f"{name} is {value!r}: give at least 1, a whole number.")
+        if not hasattr(value, "__index__"):
+            raise ValueError(f"{name} is {value!r}: give a whole number.")
+        if operator.index(value) < 1:
+            raise ValueError(f"{name} is {value}: give at least 1.")
 
 
 def as_list(texts: str | Sequence[str]) -> list[str]:
