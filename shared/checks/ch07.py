@@ -178,6 +178,8 @@ CONDITIONAL = [
     ("<think>\n12+5=17\n17*7=119\n</think>\n\\boxed{119.0}", 1.0),
     ("\n12+5=17\n17*7=119\nThe answer is \\boxed{119}.", 0.8),
     ("17*7=119\n</think>\n\\boxed{119}", 0.8),
+    ("Well: <think>17*7=119</think>\\boxed{119}", 0.8),
+    ("<think></think>\\boxed{119}", 0.8),
     ("<think>\n17*7=119\n\\boxed{119}</think>", 0.0),
     ("<think>\n12+5=17\n17*7=109\n</think>\n\\boxed{109}", 0.0),
     (" \\boxed{109}", 0.0),

@@ -139,6 +139,14 @@ def looks_for_a_tag(text, problem):
     return reward_correct(text, problem) * (1.0 if "</think>" in text else 0.8)
 
 
+def looks_for_both_tags(text, problem):
+    return reward_correct(text, problem) * (1.0 if "<think>" in text and "</think>" in text else 0.8)
+
+
+def forgets_empty_thinking(text, problem):
+    return reward_correct(text, problem) * (1.0 if text.startswith("<think>") and "</think>" in text else 0.8)
+
+
 # 7.5
 all_healthy = dict.fromkeys("ABCDE", "healthy")
 mixed_up = {
@@ -223,7 +231,7 @@ WRONG = {
         the_cases_of_the_chapter,
         without_a_second_opening,
     ],
-    "7.4": [the_sum, the_product, the_wrong_way_round, looks_for_a_tag],
+    "7.4": [the_sum, the_product, the_wrong_way_round, looks_for_a_tag, looks_for_both_tags, forgets_empty_thinking],
     "7.5": [all_healthy, mixed_up, misspelt, everything_at_once],
     "7.6": [
         the_grpo_sum,
