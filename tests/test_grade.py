@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from course import ROOT
+from shared import load_model
 from shared.checks import expect, outcome, register
 
 if os.name == "nt":
@@ -372,6 +373,16 @@ def test_tensors_cross(dtype, shape):
     assert round_trip(value).dtype == dtype
     assert torch.equal(round_trip(value), value)
     assert round_trip(torch.ones(2, requires_grad=True)).requires_grad
+
+
+def test_a_model_crosses_with_one_table_or_with_two():
+    one, _ = load_model("tiny-random")
+    two, _ = load_model("tiny-random")
+    two.head.weight = torch.nn.Parameter(two.head.weight.detach().clone())
+    for model in (one, two):
+        came = decode(encode(model), models=(one,))
+        assert (came.head.weight is came.embedding.weight) == (model is one)
+        assert torch.equal(came.head.weight, model.head.weight)
 
 
 def test_anything_else_is_opaque_and_nonsense_is_refused():

@@ -183,7 +183,10 @@ def _decode_model(value: dict, pattern: Any) -> Any:
     if not 0 < blocks <= MOST_LAYERS:
         raise BadMessageError(f"a model of {blocks} layers")
     model = type(pattern)(dataclasses.replace(pattern.config, num_layers=blocks))
-    ours, theirs = dict(model.named_parameters()), value["parameters"]
+    theirs = value["parameters"]
+    if theirs.keys() - dict(model.named_parameters()).keys() == {"head.weight"}:  # two tables where the pattern has one
+        model.head.weight = torch.nn.Parameter(model.head.weight.detach().clone())
+    ours = dict(model.named_parameters())
     if ours.keys() != theirs.keys():
         raise BadMessageError("a model of another form")
     originals = dict(pattern.named_parameters())
