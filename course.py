@@ -37,7 +37,7 @@ SETUPS = {
         "requirements-nodeps.txt",
     ],
 }
-SKIPPED_FOLDERS = {".git", ".venv", "__pycache__", "node_modules", ".ipynb_checkpoints"}
+SKIPPED_FOLDERS = {".git", ".venv", "__pycache__", "node_modules", ".ipynb_checkpoints", "work"}
 REPOSITORY_LINE = re.compile(r'^repository = "([\w.-]+/[\w.-]+)"$', re.MULTILINE)
 
 
@@ -97,6 +97,13 @@ def check_disk(folder, name):
         )
 
 
+def check_writable(folder):
+    """Raise CourseError if the environment's folder cannot be written, as on a read-only disk."""
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    if not os.access(place, os.W_OK):
+        raise CourseError(f"{place} cannot be written to: name a folder of your own with the variable COURSE_VENV.")
+
+
 def pip_install(python, *arguments):
     """Run pip, and say what to do if it fails; pip's own messages stand above."""
     quiet = [] if sys.stdout.isatty() else ["--quiet"]
@@ -151,6 +158,7 @@ def set_up(root, name="requirements.txt"):
     stamps = {each: folder / f"course-{each}" for each in contained(name)}
     if python.exists() and read(stamps[name]) == requirements_stamp(root, name):
         return python
+    check_writable(folder)
     make_venv(folder, name)
     print("Installing the packages of the course; this takes some minutes the first time", flush=True)
     torch_index = os.environ.get("COURSE_TORCH_INDEX")
@@ -215,7 +223,7 @@ def lab(root, arguments):
 
 def run(root, arguments):
     """Execute notebooks headless; the work is in tools/notebooks.py."""
-    return run_to_end([str(set_up(root)), "-m", "tools.notebooks", "run", *arguments], root)
+    return run_to_end([str(set_up(root)), "-m", "tools.notebooks", "run", *arguments], root, caller_environment())
 
 
 def chat_command(python, arguments=()):
@@ -224,8 +232,15 @@ def chat_command(python, arguments=()):
     return [str(python), "-m", module, *(each for each in arguments if each != "--terminal")]
 
 
+def asks_for_help(arguments):
+    """Whether a command is only to say what it takes, which needs no packages."""
+    return bool({"-h", "--help"} & set(arguments))
+
+
 def chat(root, arguments):
     """Chat with a model; further arguments go to the chat."""
+    if asks_for_help(arguments):
+        return run_to_end([sys.executable, "-m", "appendix.g_chat_options", *arguments], root)
     python = set_up(root, "requirements.txt" if "--terminal" in arguments else "requirements-chat.txt")
     return run_to_end(chat_command(python, arguments), root)
 
@@ -249,6 +264,8 @@ def grade(root, arguments):
     """Grade submitted notebooks; the work is in tools/grade.py."""
     if os.name == "nt":
         raise CourseError("Grading needs the limits of Linux or macOS: on Windows run it in WSL.")
+    if asks_for_help(arguments):
+        return run_to_end([sys.executable, "-m", "tools.grade_options", "--help"], root)
     environment = {"OMP_NUM_THREADS": "1", **caller_environment()}
     return run_to_end([str(set_up(root)), "-m", "tools.grade", *arguments], root, environment)
 
@@ -291,7 +308,7 @@ def test_arguments(arguments):
 
 
 def test(root, arguments):
-    """Lint, then run every test: units, parity, notebooks, exercises. Further arguments go to pytest."""
+    """Lint and look for misspelt words, then run every test. Further arguments go to pytest."""
     if sys.version_info < (3, 11):
         raise CourseError(
             "The tests need Python 3.11 or newer (lab and run work with 3.10): use a newer Python for them."
@@ -301,10 +318,10 @@ def test(root, arguments):
     for choice in ("COURSE_MODEL", "COURSE_DATA"):
         environment.pop(choice, None)
     lint = 0
-    for check in (["check", "."], ["format", "--check", "."]):
-        print("ruff", *check[:-1], flush=True)
-        # Not run_to_end: Ctrl-C here must not go on to the tests, and ruff has nothing to clean up.
-        command = [str(python), "-m", "ruff", *check]
+    for check in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell_lib", "."]):
+        print(*check[:-1], flush=True)
+        # Not run_to_end: Ctrl-C here must not go on to the tests, and these have nothing to clean up.
+        command = [str(python), "-m", *check]
         lint = subprocess.run(command, cwd=root, env=environment).returncode or lint
     pytest = [str(python), "-m", "pytest", *test_arguments(arguments)]
     return run_to_end(pytest, root, environment) or lint
@@ -361,9 +378,10 @@ def parser():
     )
     commands.add_parser(
         "run",
-        usage="course.py run [CHAPTER or PATH ...] [--jobs N] [--in-place]",
+        usage="course.py run [CHAPTER or PATH ...] [--jobs N] [--out FOLDER] [--in-place]",
         description="Execute notebooks headless into results/: all, a chapter (run ch02), or one by its path; two at a "
-        "time unless --jobs says otherwise; --in-place writes the outputs into the notebooks themselves.",
+        "time unless --jobs says otherwise; --out names another folder than results/, in which what was there goes "
+        "into earlier/; --in-place writes the outputs into the notebooks themselves.",
         help="execute notebooks headless: run, run ch02, run ch02/ch02_main.ipynb",
     )
     commands.add_parser(
@@ -423,6 +441,9 @@ def main(arguments=None):
         return action(ROOT, rest)
     except CourseError as error:
         print(f"course.py: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, a file that may not be written
+        print(f"course.py: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -8,29 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from appendix.g_chat_options import ChatSettings
 from shared.generation.prompts import Parts, split_thinking
 from shared.generation.stream import stream
 from shared.model.tokenizer import THINK_TAGS, Tokenizer
 from shared.model.transformer import CausalLM
 
 Message = dict[str, str]
-
-
-@dataclass(frozen=True)
-class ChatSettings:
-    """How to answer.
-
-    Attributes:
-        temperature: 0 is greedy decoding, see `Sampling`.
-        max_new_tokens: the most tokens an answer may have, its thinking included.
-        thinking: the switch of Qwen3's chat template; other templates ignore it.
-        seed: draws the same random numbers for the same prompt; None draws fresh ones.
-    """
-
-    temperature: float = 0.6
-    max_new_tokens: int = 1024
-    thinking: bool = True
-    seed: int | None = None
 
 
 class ChatPrompt(NamedTuple):

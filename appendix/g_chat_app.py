@@ -25,26 +25,37 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
 from appendix.g_chat import ChatReply, ChatSettings, Message, answered, status_line, stream_reply
-from appendix.g_chat_terminal import FAILURES, chat_parser, settings_from
+from appendix.g_chat_options import page_parser, settings_from
+from appendix.g_chat_terminal import FAILURES
 from shared.formats.loading import load_model
 
 MODELS = ("tiny", "smollm2-135m", "qwen3-0.6b")
 TITLE = "Chat with a small model"
 ABOUT = (
-    "**tiny** has learnt arithmetic and algebra, one question at a time: ask *Compute (12+5)\\*7.* It does not hold "
-    "a conversation, although it is given all of it. **smollm2-135m** chats, but is often wrong. **qwen3-0.6b** "
-    "thinks before it answers, and is downloaded (1.5 GB) at the first question. Enter sends, Shift+Enter starts a "
-    "new line."
+    "**tiny** has learnt arithmetic and algebra, one question at a time: ask *Compute (12+5)\\*7.* It errs, the more "
+    "often the higher the temperature, and does not hold a conversation, although it is given all of it. "
+    "**smollm2-135m** chats, but is often wrong. **qwen3-0.6b** thinks before it answers, and is downloaded (1.5 GB) "
+    "at the first question. Enter sends, Shift+Enter starts a new line."
 )
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; form-action 'self'"
 )
-# The box for the message is closed while an answer comes, and loses the keyboard's focus: give it back.
+# The box for the message is closed while an answer comes, and loses the keyboard's focus: give it back. On a narrow
+# screen the settings would cover the conversation: begin with them folded.
 HEAD = """<script>
 new MutationObserver(changes => changes.forEach(({target}) => {
     if (target.tagName === "TEXTAREA" && !target.disabled && document.activeElement === document.body) target.focus();
 })).observe(document, {subtree: true, attributes: true, attributeFilter: ["disabled"]});
+if (window.innerWidth <= 768) {
+    const folding = setInterval(() => {
+        const button = document.querySelector(".sidebar.open .toggle-button");
+        if (button) {
+            clearInterval(folding);
+            button.click();
+        }
+    }, 100);
+}
 </script>"""
 SECONDS_BETWEEN_UPDATES = 0.05
 
@@ -215,11 +226,7 @@ def launch_options(host: str = "127.0.0.1", port: int | None = None, browser: bo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until Ctrl-C; return the exit status."""
-    parser = chat_parser(description="Serve a page to chat with a model, for this machine only.")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (%(default)s)")
-    parser.add_argument("--port", type=int, help="a free one from 7860 on, unless named")
-    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
-    parsed = parser.parse_args(arguments)
+    parsed = page_parser().parse_args(arguments)
     models = list(dict.fromkeys([parsed.model, *MODELS]))
     page = build_page(models, settings_from(parsed))
     options = launch_options(parsed.host, parsed.port, not parsed.no_browser)

@@ -5,12 +5,12 @@ Ctrl-C stops an answer, /reset forgets the conversation, /quit ends the chat.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
 
 from appendix.g_chat import ChatReply, ChatSettings, Message, status_line, stream_reply
+from appendix.g_chat_options import settings_from, terminal_parser
 from shared.formats.loading import load_model
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
@@ -21,32 +21,6 @@ HELP = "Enter sends, Ctrl-C stops an answer, /reset forgets the conversation, /q
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # What load_model and stream raise with a sentence for the reader; torch reports a lack of memory as RuntimeError.
 FAILURES = (ValueError, OSError, ImportError, MemoryError, RuntimeError)
-
-
-def chat_parser(**options) -> argparse.ArgumentParser:
-    """The options that the terminal chat and the page have in common; `options` are those of the parser."""
-    defaults = ChatSettings()
-    parser = argparse.ArgumentParser(prog="course.py chat", **options)
-    parser.add_argument("--model", default="tiny", help="a name or path that load_model takes (tiny)")
-    parser.add_argument("--temperature", type=float, default=defaults.temperature, help="0 is greedy (%(default)s)")
-    parser.add_argument(
-        "--max-tokens",
-        type=int,
-        default=defaults.max_new_tokens,
-        help="the most tokens an answer may have (%(default)s)",
-    )
-    parser.add_argument("--no-thinking", action="store_true", help="Qwen3 answers at once")
-    return parser
-
-
-def settings_from(arguments: argparse.Namespace) -> ChatSettings:
-    """The settings that the options give."""
-    return ChatSettings(
-        temperature=arguments.temperature,
-        max_new_tokens=arguments.max_tokens,
-        thinking=not arguments.no_thinking,
-        seed=getattr(arguments, "seed", None),
-    )
 
 
 def chat(model: CausalLM, tokenizer: Tokenizer, settings: ChatSettings) -> None:
@@ -113,9 +87,7 @@ def printable(text: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Load the model and chat; return the exit status."""
-    parser = chat_parser(description="Chat with a model in the terminal.")
-    parser.add_argument("--seed", type=int, help="the same answer to the same conversation every time")
-    parsed = parser.parse_args(arguments)
+    parsed = terminal_parser().parse_args(arguments)
     print_any_text()
     print(f"Loading {parsed.model}", flush=True)
     try:

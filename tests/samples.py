@@ -46,7 +46,7 @@ def sample_repository(folder: Path) -> Path:
     for name in ("course.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "shared").mkdir()
+    (folder / "shared" / "grpo").mkdir(parents=True)  # by which the set-up cell knows the course
     (folder / "shared" / "__init__.py").write_text(f"{DOUBLE}\n", encoding="utf-8")
     (folder / "ch02").mkdir()
     return folder

@@ -358,9 +358,14 @@ def test_the_command_chooses_page_or_terminal(monkeypatch):
 
 
 def test_help_of_the_command_is_that_of_the_chat(monkeypatch, capfd):
-    monkeypatch.setattr(course, "set_up", lambda *_: sys.executable)
+    """Nothing has to be installed for it."""
+    monkeypatch.setattr(course, "set_up", lambda *_: pytest.fail("set up for a help"))
     assert course.main(["chat", "--terminal", "--help"]) == 0
-    assert "usage: course.py chat [-h] [--model MODEL]" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "usage: course.py chat [-h] [--model MODEL]" in printed
+    assert "--seed" in printed
+    assert course.main(["chat", "--help"]) == 0
+    assert "--no-browser" in capfd.readouterr().out
 
 
 def test_one_set_up_contains_the_other():

@@ -208,6 +208,32 @@ def test_a_model_that_is_not_there_is_a_sentence_and_the_chat_goes_on(fresh, mon
     fresh.wait_for_text("You said And now?.")
 
 
+SETTINGS = "document.querySelector('.sidebar').getBoundingClientRect()"
+UNDER_THE_MIDDLE = "document.elementFromPoint(innerWidth / 2, innerHeight / 2).closest('.sidebar') !== null"
+
+
+def test_on_a_phone_the_settings_are_folded_at_first(browser, address):
+    def size(width):
+        browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+        browser.evaluate("window.before = true")
+        browser.open(address)
+        there = "!window.before && document.querySelector('.sidebar.open, .sidebar .toggle-button') !== null"
+        wait_for(lambda: browser.evaluate(there), 60, "the page")
+
+    try:
+        size(420)
+        wait_for(lambda: browser.evaluate(f"{SETTINGS}.right <= 0"), 10, "the settings to fold")
+        time.sleep(1)
+        assert browser.evaluate(f"{SETTINGS}.right <= 0"), "and they stay so"
+        assert not browser.evaluate(UNDER_THE_MIDDLE)
+        browser.evaluate("document.querySelector('.sidebar .toggle-button').click()")
+        wait_for(lambda: browser.evaluate(f"{SETTINGS}.left >= 0"), 10, "the settings to unfold")
+        size(1300)
+        wait_for(lambda: browser.evaluate(f"{SETTINGS}.left >= 0"), 10, "the settings, which have room there")
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
 def test_every_control_has_a_name(fresh):
     nodes = fresh.call("Accessibility.getFullAXTree")["nodes"]
     roles = {"button", "textbox", "slider", "spinbutton", "checkbox", "combobox"}

@@ -92,8 +92,9 @@ def test_further_arguments_pass_through_in_order(monkeypatch):
 
 def test_the_file_parses_on_old_pythons_and_uses_the_standard_library_only():
     assert imported("course.py", feature_version=(3, 7)) <= sys.stdlib_module_names
-    for name in ("__init__", "doctor", "progress", "handout"):  # started before anything is installed
-        assert imported(f"tools/{name}.py") <= {*sys.stdlib_module_names, "course"}
+    early = [f"tools/{name}.py" for name in ("__init__", "doctor", "progress", "handout", "grade_options", "sandbox")]
+    for path in (*early, "tools/newest.py", "appendix/g_chat_options.py"):  # started before anything is installed
+        assert imported(path) <= {*sys.stdlib_module_names, "course", "tools"}
 
 
 def imported(path, **settings):
@@ -239,6 +240,28 @@ def test_the_readme_has_the_same_figures_and_all_commands():
     assert all(f"| `python3 course.py {name}" in text for name in COMMANDS)
     number = ("six", "seven", "eight", "nine", "ten", "eleven", "twelve")[len(COMMANDS) - 6]
     assert f"course.py            the {number} commands\n" in text
+
+
+def test_help_is_there_before_anything_is_set_up(calls):
+    assert [course.main([name, "--help"]) for name in ("chat", "grade")] == [0, 0]
+    modules = ("appendix.g_chat_options", "tools.grade_options")
+    assert [call[1:] for call in calls] == [["-m", name, "--help"] for name in modules]
+
+
+def test_a_read_only_course_is_said_before_anything_is_made(calls, monkeypatch, capsys):
+    monkeypatch.setattr(course.os, "access", lambda *_: False)
+    assert course.main(["run"]) == 1
+    assert "cannot be written to: name a folder of your own with the variable COURSE_VENV" in one_sentence(capsys)
+    assert calls == []
+
+
+def test_a_file_that_cannot_be_written_is_a_sentence(monkeypatch, capsys):
+    def fail(*_):
+        raise OSError(30, "Read-only file system", "README.md")
+
+    monkeypatch.setattr(course, "repo", fail)
+    assert course.main(["repo", "a/b"]) == 1
+    assert one_sentence(capsys) == "course.py: README.md: Read-only file system\n"
 
 
 def test_no_network_is_said_and_nothing_is_stamped(calls, monkeypatch, capsys):
@@ -392,9 +415,10 @@ def test_tests_run_two_at_a_time_with_one_thread_and_the_tiny_model(calls, monke
     monkeypatch.setenv("COURSE_MODEL", "qwen3-0.6b-base")
     monkeypatch.setenv("COURSE_DATA", "math")
     assert course.main(["test", "-x"]) == 0
-    assert [call[1:] for call in calls[-3:-1]] == [
+    assert [call[1:] for call in calls[-4:-1]] == [
         ["-m", "ruff", "check", "."],
         ["-m", "ruff", "format", "--check", "."],
+        ["-m", "codespell_lib", "."],
     ]
     two_at_a_time = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     assert calls[-1][1:] == ["-m", "pytest", *two_at_a_time, "-x"]
@@ -402,7 +426,9 @@ def test_tests_run_two_at_a_time_with_one_thread_and_the_tiny_model(calls, monke
     assert not {"COURSE_MODEL", "COURSE_DATA"} & environments[-1].keys()
 
 
-@pytest.mark.parametrize(("failing", "status"), [("check", 1), ("format", 1), ("pytest", 1), (None, 0)])
+@pytest.mark.parametrize(
+    ("failing", "status"), [("check", 1), ("format", 1), ("codespell_lib", 1), ("pytest", 1), (None, 0)]
+)
 def test_the_test_command_fails_if_linting_or_a_test_fails(calls, monkeypatch, failing, status):
     recorded = course.subprocess.run
 

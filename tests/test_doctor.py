@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from types import SimpleNamespace
 
 import pytest
+import tomllib
 
 import course
 from tools import doctor
@@ -125,6 +127,33 @@ def test_a_torch_that_does_not_load_is_said_and_not_a_traceback(tmp_path):
     assert found["error"] == "OSError: libcudart.so is not there"
     (tmp_path / "json.py").write_text("raise SystemExit(3)", encoding="utf-8")
     assert doctor.probe(sys.executable, tmp_path, [])["error"] == "exit status 3"
+
+
+def test_notebooks_with_own_work_are_named(tmp_path):
+    """An update would stop at them; copies in the folder `work` are in nobody's way."""
+    assert doctor.own_work_row(tmp_path) is None
+    notebook = tmp_path / "ch02" / "ch02_exercises.ipynb"
+    notebook.parent.mkdir()
+    notebook.write_text("{}", encoding="utf-8")
+    settings = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*settings, "commit", "-q", "-m", "as published"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    assert (doctor.own_work_row(tmp_path).state, doctor.own_work_row(tmp_path).mend) == ("ok", "")
+    notebook.write_text('{"mine": 1}', encoding="utf-8")
+    row = doctor.own_work_row(tmp_path)
+    assert (row.state, row.found) == ("optional", "in ch02/ch02_exercises.ipynb, at which git pull stops")
+    assert row.mend.startswith("copy them into the folder work, then git restore")
+    subprocess.run(["git", "restore", "ch02/ch02_exercises.ipynb"], cwd=tmp_path, check=True)
+    assert doctor.own_work_row(tmp_path).state == "ok"
+
+
+def test_the_folder_for_own_work_is_left_alone():
+    assert "work/" in (course.ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    settings = tomllib.loads((course.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert "work" in settings["ruff"]["extend-exclude"]
+    assert "./work" in settings["codespell"]["skip"].split(",")
+    assert not any(fnmatch("work", pattern) for pattern in settings["pytest"]["ini_options"]["testpaths"])
+    assert "work" in course.SKIPPED_FOLDERS
 
 
 def test_here_nothing_that_is_needed_is_missing_but_perhaps_memory():

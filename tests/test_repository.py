@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
 import statistics
 import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
 
 from course import ROOT, course_texts, repository, torch_requirement
-from tools import readme
+from tools import newest, readme
 from tools.cells import colab_badge
 
 MAXIMUM_FILE = 12_000_000
@@ -131,7 +134,8 @@ def test_requirements_are_pinned_and_torch_is_the_tested_one():
     for name in ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt", "requirements-site.txt"):
         assert unpinned((ROOT / name).read_text(encoding="utf-8")) == []
     assert unpinned("torch\nnumpy>=2\ntqdm==4.1\n# note") == ["torch", "numpy>=2"]
-    assert torch_requirement(ROOT) == f"torch=={version('torch').split('+')[0]}"
+    if not os.environ.get("COURSE_NEWEST"):  # nightly the tests run with newer ones as well
+        assert torch_requirement(ROOT) == f"torch=={version('torch').split('+')[0]}"
 
 
 def test_ranges_of_pyproject_allow_the_pins():
@@ -139,6 +143,46 @@ def test_ranges_of_pyproject_allow_the_pins():
     ranges = re.findall(r'^    "([\w-]+)[><=]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     pins = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "requirements-dev.txt"))
     assert [name for name in ranges if not re.search(rf"^{name}==", pins, re.MULTILINE)] == []
+
+
+def test_nightly_everything_is_upgraded_to_the_newest_that_is_allowed():
+    """Each package that is named anywhere, with the range of pyproject.toml if it has one there."""
+    together, alone = newest.newest_of(ROOT)
+    files = [*ROOT.glob("requirements*.txt")]
+    named = {name for path in files for name in re.findall(r"^([\w.-]+)==", path.read_text("utf-8"), re.MULTILINE)}
+    assert {re.split(r"[<>=]", each)[0] for each in together} | set(alone) == named
+    assert {"torch>=2.6", "gradio>=6.0,<7", "sphinx"} <= set(together)
+    assert not any("==" in each for each in together + alone)
+    job = workflow("nightly").partition("  newest:")[2]
+    assert job.index("python -m tools.newest\n") < job.index("python course.py test\n")
+
+
+def test_an_upgrade_takes_torch_from_its_own_index(monkeypatch):
+    calls = []
+    monkeypatch.setattr(newest.course, "set_up", lambda root, name: name)
+    monkeypatch.setattr(newest.course, "pip_install", lambda *command: calls.append(command))
+    monkeypatch.setenv("COURSE_TORCH_INDEX", "https://example.org/cpu")
+    assert newest.main([]) == 0
+    assert [call[0] for call in calls] == ["requirements-dev.txt"] * 3
+    assert calls[0][1:3] == ("--index-url", "https://example.org/cpu")
+    assert calls[0][-1] == "torch>=2.6"
+    assert calls[1][1:4] == ("--upgrade", "--upgrade-strategy", "eager")
+    assert calls[2][1:3] == ("--upgrade", "--no-deps")
+    monkeypatch.delenv("COURSE_TORCH_INDEX")
+    assert newest.main([]) == 0
+    assert len(calls) == 5
+
+
+def test_misspelt_words_are_found_in_texts_code_and_notebooks_and_british_ones_are_none(tmp_path):
+    pytest.importorskip("codespell_lib", reason="codespell is not installed: pip install -r requirements-dev.txt")
+    wrong = "Reci" + "eve a normalised colour."  # in parts, so that it is not found here
+    notebook = {"cells": [{"cell_type": "markdown", "source": [f"{wrong}\n"]}], "image/png": f"{wrong}"}
+    (tmp_path / "a.md").write_text(wrong, encoding="utf-8")
+    (tmp_path / "a.py").write_text(f"# {wrong}\n", encoding="utf-8")
+    (tmp_path / "a.ipynb").write_text(json.dumps(notebook, indent=1), encoding="utf-8")
+    command = [sys.executable, "-m", "codespell_lib", "--toml", str(ROOT / "pyproject.toml"), "."]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout.splitlines()
+    assert sorted(line.split(":")[0].removeprefix("./") for line in found) == ["a.ipynb", "a.md", "a.py"]
 
 
 def code_length(node: ast.FunctionDef) -> int:
@@ -207,6 +251,8 @@ def test_continuous_integration_runs_every_part_and_nightly_everything_everywher
     job = workflow("nightly").partition("everything:")[2].partition("oldest-python:")[0]
     assert "os: [ubuntu-latest, macos-latest, windows-latest]" in job
     assert job.rstrip().endswith("run: python course.py test")
+    for variable in ("COURSE_EVERY_COMMAND", "COURSE_EVERY_PAGE", "COURSE_COLAB", "COURSE_NEWEST"):
+        assert f'{variable}: "1"' in workflow("nightly")
 
 
 def test_continuous_integration_runs_the_notebooks_with_the_oldest_python():

@@ -127,8 +127,9 @@ def test_a_picture_without_a_description_is_refused():
 
 
 def test_a_badge_is_taken_away():
-    text = f"# Title\n\n{colab_badge('ch02/ch02_main.ipynb')}\n\nText"
-    assert site.BADGE.sub("", text) == "# Title\n\nText"
+    for links in ("", " · [chapter 1](../ch01/ch01_main.ipynb)"):
+        text = f"# Title\n\n{colab_badge('ch02/ch02_main.ipynb')}{links}\n\nText"
+        assert site.BADGE.sub("", text) == "# Title\n\nText"
 
 
 # ------------------------------------------------------------------------------------------------------- glossary

@@ -5,20 +5,26 @@ from __future__ import annotations
 import ast
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 from browser import wait_for
+from nbclient import client as library
 from nbformat.v4 import new_output
 from samples import DOUBLE, PATH, executed_sample, sample_cells, sample_repository
 
 from course import ROOT
-from tools import readme, seconds, sync, unchanged
+from tools import execute as execution
+from tools import readme, seconds, structure, sync, unchanged
 from tools.cells import (
     IGNORE_TAG,
     MODEL_CELL,
@@ -27,6 +33,7 @@ from tools.cells import (
     code_cells,
     colab_badge,
     make_notebook,
+    neighbours,
     read_notebook,
     setup_cell,
     write_notebook,
@@ -52,26 +59,101 @@ def problems(repository, notebook):
 
 
 def test_setup_cell_is_short_and_prints_nothing_locally(repository):
-    assert len(setup_cell().splitlines()) <= 10
+    assert len(setup_cell().splitlines()) <= 14
     script = setup_cell() + "\nimport shared\nassert shared.double(2) == 4"
     result = subprocess.run([sys.executable, "-c", script], cwd=repository / "ch02", capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_setup_cell_clones_and_installs_where_there_is_no_repository(tmp_path):
-    """On Colab; a second run of the cell finds the clone and does nothing."""
-    calls = []
-    script = "\n".join(line for line in setup_cell("ada/course").splitlines())
-    script = script.replace("subprocess.run", "record").replace("sys.path.insert", "record_path")
-    script = script.replace("Path.cwd()", "FOLDER")
-    names = {"record": lambda command, check: calls.append(command), "record_path": lambda *_: None}
-    exec(script, {**names, "FOLDER": tmp_path})
-    assert [call[0] for call in calls] == ["git", sys.executable]
-    assert "https://github.com/ada/course" in calls[0]
-    (tmp_path / "course" / "shared").mkdir(parents=True)
-    (tmp_path / "course" / "shared" / "__init__.py").touch()
-    exec(script, {**names, "FOLDER": tmp_path})
-    assert len(calls) == 2
+@pytest.fixture
+def alone(tmp_path):
+    """Runs the set-up cell in a folder where there is no course; gives the commands that it starts and the paths."""
+    calls, paths = [], []
+
+    def record(command, check):
+        calls.append(command)
+        if command[0] == "git":
+            new = Path(command[-1])
+            (new / "shared" / "grpo").mkdir(parents=True)
+
+    def run(begin=record, folder=tmp_path):
+        script = setup_cell("ada/course").replace("subprocess.run", "begin").replace("sys.path.insert", "note")
+        names = {"begin": begin, "note": lambda _, path: paths.append(path), "FOLDER": folder}
+        exec(script.replace("Path.cwd()", "FOLDER"), names)
+
+    return SimpleNamespace(run=run, record=record, calls=calls, paths=paths)
+
+
+def test_setup_cell_clones_and_installs_where_there_is_no_repository(alone, tmp_path, capsys):
+    """On Colab; it says so in one line. A second run of the cell finds the course and does nothing."""
+    for _ in range(2):
+        alone.run()
+        assert [call[0] for call in alone.calls] == ["git", sys.executable]
+    assert "https://github.com/ada/course" in alone.calls[0]
+    assert alone.calls[1][1:4] == ["-m", "pip", "install"]
+    assert alone.paths == [str(tmp_path / "course")] * 2
+    said = f"Fetching the course into {tmp_path / 'course'}, and installing those of its packages that are missing\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("failing", ["git", sys.executable])
+def test_a_set_up_that_was_stopped_is_done_anew(alone, tmp_path, failing):
+    def begin(command, check):
+        alone.record(command, check)
+        if command[0] == failing:
+            raise subprocess.CalledProcessError(1, command)
+
+    for _ in range(2):
+        with pytest.raises(subprocess.CalledProcessError):
+            alone.run(begin)
+    assert not (tmp_path / "course").exists()
+    alone.calls.clear()
+    alone.run()
+    assert [call[0] for call in alone.calls] == ["git", sys.executable]
+    assert [path.name for path in tmp_path.iterdir()] == ["course"]
+
+
+def test_a_package_of_somebody_else_named_shared_is_not_the_course(alone, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "__init__.py").touch()
+    below = tmp_path / "notebooks"
+    below.mkdir()
+    alone.run(folder=below)
+    assert alone.paths == [str(below / "course")]
+
+
+def test_an_old_set_up_cell_is_written_anew(repository):
+    notebook = executed_sample()
+    code_cells(notebook)[0].source = code_cells(notebook)[0].source.replace("course.part", "course.new")
+    assert "the first code cell is not the set-up cell" in " ".join(problems(repository, notebook))
+    assert sync.write(repository / PATH, repository) == 1
+    assert notebook_problems(repository / PATH, repository) == []
+    assert sync.write(repository / PATH, repository) == 0
+
+
+def test_chapters_lead_to_their_neighbours(repository):
+    assert neighbours("ch02/ch02_main.ipynb", repository) == ""
+    for name in ("ch01", "ch03"):
+        (repository / name).mkdir()
+        (repository / name / f"{name}_main.ipynb").touch()
+    links = "[chapter 1](../ch01/ch01_main.ipynb) · [chapter 3](../ch03/ch03_main.ipynb)"
+    assert neighbours("ch02/ch02_main.ipynb", repository) == links
+    assert neighbours("ch02/ch02_exercises.ipynb", repository) == neighbours("appendix/C.ipynb", repository) == ""
+    notebook = executed_sample()
+    [problem] = problems(repository, notebook)
+    assert problem.endswith(f"behind the badge there should be the chapters before and after: · {links}")
+    notebook.cells[0].source += f" · {links}"
+    assert problems(repository, notebook) == []
+
+
+def test_a_chapter_ends_with_the_way_to_the_next(root):
+    mains = sorted(root.glob("ch0*/*_main.ipynb"))
+    nexts = [f"../{path.parent.name}/{path.name}" for path in mains[1:]] + ["../appendix/README.md"]
+    assert [path.name for path, way in zip(mains, nexts, strict=True) if f"({way})" not in last_text(path)] == []
+
+
+def last_text(path):
+    return read_notebook(path).cells[-1].source
 
 
 def test_model_cell_takes_the_environment_variable(monkeypatch):
@@ -154,6 +236,101 @@ def test_two_at_a_time_and_a_failure_leaves_the_others_written(repository, tmp_p
     assert {name: cell.outputs[0].text for name, cell in written.items()} == {"a": "1\n", "b": "2\n"}
 
 
+def test_a_failure_among_several_is_one_sentence(root, tmp_path):
+    """While others run, start or wait; no kernel's traceback hides it, and nothing is left to do at the end."""
+    paths = [tmp_path / f"{name}.ipynb" for name in "abcd"]
+    for path in paths:
+        write_notebook(make_notebook([("code", "import time"), ("code", "oops" if path.stem == "a" else "1")]), path)
+    command = [sys.executable, "-m", "tools.notebooks", "run", "--out", str(tmp_path / "out"), *map(str, paths)]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, encoding="utf-8")
+    assert result.returncode == 1
+    failed = f"{paths[0].resolve()}: code cell 2 failed with NameError: name 'oops' is not defined"
+    assert result.stderr.splitlines()[-1] == f"tools.notebooks: {failed}"
+    assert not re.search("Traceback|Exception|KeyboardInterrupt|AssertionError", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("while True: pass", "{path}: code cell 2 ran longer than 1 s"),
+        ("import os; os._exit(0)", "{path}: the kernel died in code cell 2, which ended it or took all memory"),
+    ],
+)
+def test_a_cell_without_end_or_kernel_is_named_with_its_notebook(tmp_path, monkeypatch, source, message):
+    path = tmp_path / "a.ipynb"
+    write_notebook(make_notebook([("code", "1"), ("md", "text"), ("code", source)]), path)
+    monkeypatch.setattr(execution, "CELL_TIMEOUT", 1)
+    with pytest.raises(NotebookError, match=re.escape(message.format(path=path.resolve()))):
+        execute_all([path])
+
+
+def test_a_kernel_that_does_not_start_is_a_sentence(root, tmp_path):
+    path = tmp_path / "a.ipynb"
+    write_notebook(make_notebook([("code", "1")]), path)
+    (tmp_path / "ipykernel_launcher.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    command = [sys.executable, "-m", "tools.notebooks", "run", "--out", str(tmp_path / "out"), str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, encoding="utf-8")
+    assert result.returncode == 1
+    assert "no kernel starts" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+
+
+def test_a_long_line_is_no_burden(tmp_path):
+    """The time for it does not grow with the square of its length, as in the library that executes notebooks."""
+    path = tmp_path / "a.ipynb"
+    write_notebook(make_notebook([("code", "for _ in range(3):\n    print('x' * 300_000)")]), path)
+    begun = time.monotonic()
+    execute_all([path])
+    assert time.monotonic() - begun < 40, "it was minutes"
+    assert code_cells(read_notebook(path))[0].outputs[0].text == 3 * ("x" * 300_000 + "\n")
+
+
+def test_pieces_of_output_are_merged_as_the_library_does():
+    generator = random.Random(0)
+    for _ in range(300):
+        text = "".join(generator.choices("ab\r\n", k=generator.randrange(9)))
+        assert execution.on_screen(text) == library._RGX_CARRIAGERETURN.sub("", text), repr(text)
+    names = ("stderr", "stdout", "stderr", "stdout")
+    outputs = [new_output("stream", name=name, text=f"{number}\n") for number, name in enumerate(names)]
+    shown = new_output("display_data", {"text/plain": "2"})
+    found = execution.merged([*outputs[:2], shown, *outputs[2:]])
+    assert [each.get("text", "shown") for each in found] == ["1\n3\n", "0\n2\n", "shown"]
+
+
+@pytest.fixture
+def unexecuted(monkeypatch):
+    """Notebooks pass without a kernel; gives the paths that were to run."""
+    ran = []
+    monkeypatch.setattr(execution, "execute", lambda client, path, environment: ran.append(path))
+    return ran
+
+
+def test_results_of_the_same_name_are_kept_apart_and_earlier_ones_too(tmp_path, unexecuted):
+    paths = [tmp_path / name for name in ("ada/ch02_exercises.ipynb", "bo/ch02_exercises.ipynb", "ada/other.ipynb")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        write_notebook(make_notebook([("code", f"{path.parent.name!r}")]), path)
+    out = tmp_path / "out"
+    assert execute_all([*paths, tmp_path / "bo" / ".." / "bo" / "ch02_exercises.ipynb"], out) == 0
+    names = ["ada/ch02_exercises.ipynb", "bo/ch02_exercises.ipynb", "other.ipynb"]
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.ipynb")) == names
+    assert code_cells(read_notebook(out / names[1]))[0].source == "'bo'"
+    (out / "other.ipynb").write_text("what the reader made of it", encoding="utf-8")
+    assert execute_all(paths[2:], out) == 1
+    assert (out / "earlier" / "other.ipynb").read_text(encoding="utf-8") == "what the reader made of it"
+    assert read_notebook(out / "other.ipynb").cells
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_runs(tmp_path, unexecuted):
+    path = tmp_path / "a.ipynb"
+    write_notebook(make_notebook([("code", "1")]), path)
+    with pytest.raises(NotebookError, match=r"cannot be written to .*: name a folder with run --out"):
+        execute_all([path], path / "results")
+    assert unexecuted == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone there")
 def test_interrupted_in_words_and_soon(root, tmp_path):
     slow, touched = tmp_path / "slow.ipynb", tmp_path / "begun"
@@ -196,7 +373,7 @@ def test_clean_drops_widgets_and_machine_metadata():
     assert "widgets" not in notebook.metadata
 
 
-def test_what_a_reader_types_chooses_the_notebooks(repository):
+def test_what_a_reader_types_chooses_the_notebooks(repository, monkeypatch):
     for name in ("ch02_main", "ch02_exercises", "ch02_solutions"):
         (repository / "ch02" / f"{name}.ipynb").touch()
     (repository / "appendix").mkdir()
@@ -208,6 +385,10 @@ def test_what_a_reader_types_chooses_the_notebooks(repository):
     every = [path.stem for path in chosen(["ch02"], repository, exercises=True)]
     assert every == ["ch02_exercises", "ch02_main", "ch02_solutions"]
     assert len(chosen([], repository, exercises=True)) == 4
+    (repository / "elsewhere").mkdir()
+    (repository / "elsewhere" / "mine.ipynb").touch()
+    monkeypatch.setenv("COURSE_CALLED_FROM", str(repository / "elsewhere"))
+    assert [path.stem for path in chosen(["mine.ipynb", "ch02"], repository)] == ["mine", "ch02_main"]
     for name in ("ch77", "ch77/ch77_main.ipynb"):
         with pytest.raises(NotebookError, match=f"There is no notebook '{name}'"):
             chosen([name], repository)
@@ -265,6 +446,10 @@ def damage_text(notebook):
     notebook.cells[0].source += "\n\nTODO: write this"
 
 
+def damage_diagram(notebook):
+    notebook.cells[0].source += f"\n\n```text\na {'-' * structure.WIDEST} b\n```"
+
+
 def damage_setup(notebook):
     code_cells(notebook)[0].source += "\nimport torch"
 
@@ -305,6 +490,7 @@ def damage_kernel(notebook):
         (damage_last, "code cell 7 is not compared, and the next code cell asserts nothing"),
         (damage_path, "cell 6 shows a path of the machine"),
         (damage_text, "cell 1 is marked as unfinished"),
+        (damage_diagram, "cell 1 has a diagram of more than 100 characters a line"),
         (damage_setup, "the first code cell is not the set-up cell"),
         (damage_address, "the first code cell is not the set-up cell"),
         (damage_model, "the cell that chooses the model"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,16 +12,20 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from course import ROOT, repository
 
 SETUP_TEMPLATE = """\
-import os, subprocess, sys
+import os, shutil, subprocess, sys
 from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 here, address = Path.cwd(), "https://github.com/{repository}"
 places = (here, *here.parents, here / "course")
-root = next((place for place in places if (place / "shared" / "__init__.py").exists()), None)
-if root is None:  # on Colab: fetch the course and the packages that are not there yet
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", address, "course"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "./course"], check=True)
-sys.path.insert(0, str(root or here / "course"))"""
+root = next((place for place in places if (place / "shared" / "grpo").is_dir()), None)
+if root is None:  # on Colab, or where this notebook lies alone
+    root, new = here / "course", here / "course.part"
+    print(f"Fetching the course into {{root}}, and installing those of its packages that are missing")
+    shutil.rmtree(new, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", address, str(new)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", str(new)], check=True)
+    new.rename(root)
+sys.path.insert(0, str(root))"""
 
 MODEL_CELL = """\
 MODEL = os.environ.get("COURSE_MODEL", "tiny")  # the real model: "qwen3-0.6b-base\""""
@@ -45,8 +50,10 @@ KERNEL_METADATA = {
 def setup_cell(address: str | None = None) -> str:
     """Source of the set-up cell that every notebook starts with.
 
-    It finds `shared/` in the working folder or above it, and on Colab clones the repository. `address` is
-    OWNER/NAME, by default the one in pyproject.toml. A local run prints nothing.
+    It finds the course in the working folder or above it, and else, as on Colab, clones the repository and has pip
+    install what pyproject.toml asks for; what is there in an allowed version stays as it is. The folder has its name
+    only when both are done, so that a run that was stopped is begun anew. `address` is OWNER/NAME, by default the one
+    in pyproject.toml. A local run prints nothing.
     """
     return SETUP_TEMPLATE.format(repository=address or repository(ROOT))
 
@@ -56,6 +63,15 @@ def colab_badge(path: str, address: str | None = None) -> str:
     host = "https://colab.research.google.com"
     target = f"{host}/github/{address or repository(ROOT)}/blob/main/{path}"
     return f"[![Open in Colab]({host}/assets/colab-badge.svg)]({target})"
+
+
+def neighbours(path: str, root: Path = ROOT) -> str:
+    """Markdown links from a chapter to the one before and the one after it; empty for other notebooks."""
+    found = re.fullmatch(r"ch(\d\d)/ch\1_main\.ipynb", path)
+    numbers = [int(found[1]) - 1, int(found[1]) + 1] if found else []
+    files = {number: f"ch{number:02d}/ch{number:02d}_main.ipynb" for number in numbers}
+    links = [f"[chapter {number}](../{file})" for number, file in files.items() if (root / file).exists()]
+    return " · ".join(links)
 
 
 def make_notebook(cells: Iterable[tuple]) -> nbformat.NotebookNode:

@@ -185,6 +185,19 @@ def disk_row(folder: Path, made: bool) -> Row:
     return Row("disk", found, f"COURSE_VENV=/path/on/another/disk {COURSE} lab" if short else "")
 
 
+def own_work_row(root: Path) -> Row | None:
+    """Notebooks of the course that somebody has written into, at which an update would stop; None without git."""
+    command = ["git", "-C", str(root), "diff", "--name-only", "--relative", "HEAD", "--", "*.ipynb"]
+    with suppress(OSError):
+        result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
+        if result.returncode == 0:
+            changed = result.stdout.splitlines()
+            found = f"in {', '.join(changed)}, at which git pull stops" if changed else "none in the course's notebooks"
+            mend = "copy them into the folder work, then git restore the course's own" if changed else ""
+            return Row("own work", found, mend, needed=False)
+    return None
+
+
 def find_browser() -> str | None:
     """Path of a Chromium-like browser: COURSE_BROWSER, or the first of the usual names."""
     named = os.environ.get("COURSE_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -219,6 +232,7 @@ def examine(root: Path) -> list[Row]:
         rows += package_rows(found["versions"], python, root)
         if found["error"]:
             rows.append(Row("torch", found["error"], f"delete {folder}, then {COURSE} lab"))
+    rows += filter(None, [own_work_row(root)])
     rows += [memory_row(memory), disk_row(folder, python is not None)]
     rows += [model_row(model, device, memory, gpu) for model in HARDWARE]
     return [*rows, browser_row()]

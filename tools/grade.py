@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from course import ROOT, from_caller
+from course import ROOT
 from shared.checks import registered
 from tools import grade_report, sandbox
 from tools.grade_judge import Report, Verdict, judge
+from tools.grade_options import parser
 from tools.sandbox import Limits
 from tools.solutions_index import exercises
 
@@ -244,21 +245,6 @@ def grade_all(folder: Path, out: Path, grader: Grader, again: bool) -> tuple[int
         remarks = "".join(f"; {each}" for each in graded.report.remarks)
         print(place, f"{graded.total} of {len(graded.titles)}{remarks}", flush=True)
     return counts["graded"], counts["kept"], counts["failed"]
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    limits = Limits()
-    main_parser = argparse.ArgumentParser(prog="course.py grade", description="Grade a folder of submitted notebooks.")
-    add = main_parser.add_argument
-    add("folder", type=from_caller, help="holds the notebooks, in sub-folders if you like; or a single notebook")
-    add("--chapter", help="of all of them, such as ch06; otherwise told by the exercises that a notebook checks")
-    add("--out", type=from_caller, default=ROOT / "results" / "grades", help="for the results (default results/grades)")
-    add("--again", action="store_true", help="grade those too that have a row already; rows are added, none replaced")
-    add("--cell-seconds", type=float, default=limits.cell_seconds, help="for each cell (default %(default)g)")
-    add("--notebook-seconds", type=float, default=limits.notebook_seconds, help="for each (default %(default)g)")
-    add("--memory-gb", type=float, default=limits.memory / 2**30, help="for each process (default %(default)g)")
-    return main_parser
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from course import ROOT
+from course import ROOT, from_caller
 from tools import sync
 from tools.cells import NotebookError
 from tools.execute import execute_all
@@ -23,7 +23,8 @@ def all_notebooks(root: Path = ROOT) -> list[Path]:
 
 
 def chosen(names: list[str], root: Path = ROOT, *, exercises: bool = False) -> list[Path]:
-    """Notebooks for what a reader types: nothing (all), `ch02`, `appendix`, or a path.
+    """Notebooks for what a reader types: nothing (all), `ch02`, `appendix`, or a path, from the course or where it was
+    typed.
 
     Exercises and solutions are meant only with `exercises=True` or by their paths. Raises NotebookError for a name
     that fits nothing.
@@ -34,7 +35,7 @@ def chosen(names: list[str], root: Path = ROOT, *, exercises: bool = False) -> l
         return to_read
     found: list[Path] = []
     for name in names:
-        path = root / name
+        path = root / name if (root / name).exists() else from_caller(name)
         if path.suffix == ".ipynb" and path.exists():
             matching = [path]
         else:
@@ -60,11 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise NotebookError(f"--jobs is {arguments.jobs}: give at least 1.")
     paths = chosen(arguments.notebooks)
-    destination = None if arguments.in_place else RESULTS
-    execute_all(paths, destination, arguments.jobs)
+    destination = None if arguments.in_place else arguments.out
+    replaced = execute_all(paths, destination, arguments.jobs)
     refresh_ledger()
-    where = "in place" if destination is None else f"to {destination.name}/"
-    print(f"{len(paths)} notebook{'s' * (len(paths) != 1)} executed, written {where}")
+    place = "results" if destination == RESULTS else destination
+    where = "in place" if destination is None else f"to {place}/"
+    earlier = f"; {replaced} from before moved to {place}/earlier/" if replaced else ""
+    print(f"{len(paths)} notebook{'s' * (len(paths) != 1)} executed, written {where}{earlier}")
     return 0
 
 
@@ -120,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(action=action)
         if name == "run":
             command.add_argument("--in-place", action="store_true", help="write the outputs into the notebooks")
+            command.add_argument("--out", type=from_caller, default=RESULTS, help="for the results (default results)")
             command.add_argument(
                 "--jobs",
                 type=int,
@@ -138,6 +142,9 @@ def main() -> int:
         return arguments.action(arguments)
     except NotebookError as error:
         print(f"tools.notebooks: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, for instance
+        print(f"tools.notebooks: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("tools.notebooks: stopped; the notebooks that were finished are written.", file=sys.stderr)

@@ -26,7 +26,7 @@ OWN = ("index.md", "glossary.md")  # in the folder site/
 FIGURES = ("ch08/ledger.png", "ch08/ledger-tokens.png")
 # What a page asks MathJax for; the other two thirds of the package are bundles for other inputs and outputs.
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
-BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)\n*")
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)[^\n]*\n*")  # the pages have their own links to neighbours
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 WORDS = re.compile(r"\*(?:The|Figure) [^*:]*?:\s+([^*]+)\*")
 FEW_WORDS, MOST_ALT = 40, 200  # characters of an alternative text

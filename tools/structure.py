@@ -9,10 +9,22 @@ from pathlib import Path
 import nbformat
 
 from course import ROOT
-from tools.cells import CHOICES, IGNORE_TAG, KERNEL_METADATA, code_cells, colab_badge, read_notebook, setup_cell, tags
+from tools.cells import (
+    CHOICES,
+    IGNORE_TAG,
+    KERNEL_METADATA,
+    code_cells,
+    colab_badge,
+    neighbours,
+    read_notebook,
+    setup_cell,
+    tags,
+)
 
 EXACT_SHARE = 0.75
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|content|mnt|private)/|\b[A-Za-z]:\\")
+DIAGRAM = re.compile(r"^```(?:text)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+WIDEST = 100  # what JupyterLab shows on a line in a window of 1,400 pixels, its file browser open
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
 FORBIDDEN_TAGS = {"nbval-skip", "nbval-raises-exception", "raises-exception", "skip-execution", "NBVAL_IGNORE_OUTPUT"}
 
@@ -24,7 +36,7 @@ def notebook_problems(path: Path, root: Path = ROOT) -> list[str]:
         *execution_problems(notebook),
         *comparison_problems(notebook),
         *text_problems(notebook),
-        *shared_cell_problems(notebook, path.resolve().relative_to(root).as_posix()),
+        *shared_cell_problems(notebook, path.resolve().relative_to(root).as_posix(), root),
     ]
     return [f"{path.name}: {problem}" for problem in problems]
 
@@ -67,7 +79,7 @@ def comparison_problems(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def text_problems(notebook: nbformat.NotebookNode) -> list[str]:
-    """No path of somebody's machine in an output, nothing marked as unfinished."""
+    """No path of somebody's machine in an output, nothing marked as unfinished, no diagram that is too wide."""
     problems = []
     for number, cell in enumerate(notebook.cells, start=1):
         found = MACHINE_PATH.search(output_text(cell)) if cell.cell_type == "code" else None
@@ -75,11 +87,15 @@ def text_problems(notebook: nbformat.NotebookNode) -> list[str]:
             problems.append(f"cell {number} shows a path of the machine ({found.group()}...)")
         if UNFINISHED.search(cell.source):
             problems.append(f"cell {number} is marked as unfinished")
+        if cell.cell_type == "markdown":
+            lines = [line for block in DIAGRAM.findall(cell.source) for line in block.splitlines()]
+            if max(map(len, lines), default=0) > WIDEST:
+                problems.append(f"cell {number} has a diagram of more than {WIDEST} characters a line: it would wrap")
     return problems
 
 
-def shared_cell_problems(notebook: nbformat.NotebookNode, path: str) -> list[str]:
-    """The set-up cell comes first, it and the model cell are the common ones, and the badge fits."""
+def shared_cell_problems(notebook: nbformat.NotebookNode, path: str, root: Path) -> list[str]:
+    """The set-up cell comes first, it and the model cell are the common ones, badge and links to neighbours fit."""
     sources = [cell.source for cell in code_cells(notebook)]
     problems = []
     if not sources or sources[0] != setup_cell():
@@ -92,6 +108,9 @@ def shared_cell_problems(notebook: nbformat.NotebookNode, path: str) -> list[str
     first = notebook.cells[0] if notebook.cells else None
     if first is None or first.cell_type != "markdown" or colab_badge(path) not in first.source:
         problems.append(f"the first cell does not show this badge: {colab_badge(path)}")
+    links = neighbours(path, root)
+    if first is not None and f"{colab_badge(path)} · {links}\n" not in f"{first.source}\n" and links:
+        problems.append(f"behind the badge there should be the chapters before and after: · {links}")
     return problems
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from course import ROOT
-from tools.cells import SHARED_TAG, code_cells, read_notebook, tags, write_notebook
+from tools.cells import SHARED_TAG, code_cells, read_notebook, setup_cell, tags, write_notebook
 from tools.structure import valid_python
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 Constant = ast.Assign | ast.AnnAssign
 NOT_TAUGHT = ("checks", "assets")
+SETS_UP = '"git", "clone"'  # in the set-up cell, of whatever age
 
 
 def definitions(source: str) -> list[Definition]:
@@ -127,8 +128,11 @@ def differs(node: Definition | Constant, sources: list[str]) -> bool:
 
 
 def write(path: Path, root: Path = ROOT) -> int:
-    """Replace what differs in cells tagged `shared` by what `shared/` has; returns how many definitions."""
+    """Replace an old set-up cell, and what differs in cells tagged `shared` by what `shared/` has; returns how many."""
     shared, notebook, replaced = sources_for(path, root), read_notebook(path), 0
+    for cell in code_cells(notebook)[:1]:
+        if SETS_UP in cell.source and cell.source != setup_cell():
+            cell.source, replaced = setup_cell(), 1
     for cell in code_cells(notebook):
         if SHARED_TAG in tags(cell):
             for name in list(stale(cell.source, shared)):
