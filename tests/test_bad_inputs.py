@@ -16,6 +16,7 @@ from inspect import isclass, isfunction
 
 import pytest
 import torch
+import torch._dynamo  # which AdamW imports when the first one is made, for seconds
 from torch import tensor
 
 import shared
@@ -32,7 +33,7 @@ from tests.teacher_server import sums
 
 MISSING = object()  # the argument is left out
 NAN, INF = math.nan, math.inf
-SECONDS = 5.0  # no call hangs; most take milliseconds
+SECONDS = 20.0  # no call hangs; most take milliseconds
 FEW = PROBLEMS[:3]
 ROW = {"problem": "Compute 2+3.", "answer": "5", "content": "\\boxed{5}"}
 # Names that refuse nothing: what they say of any argument is a value.
