@@ -136,6 +136,10 @@ COVERED = {
         small="python -m benchmarks.grpo_broken_runs --steps 1 --every 1 --problems 2 --results OUT/runs.jsonl",
         long=True,
     ),
+    "python -m benchmarks.grpo_kl_drift": How(
+        small="python -m benchmarks.grpo_kl_drift --steps 1 --every 1 --seeds 1 -n 2 --results OUT/runs.jsonl",
+        long=True,
+    ),
     "python -m shared.teacher teacher_samples.jsonl --model tiny-teacher --limit 8000 --prompt think --temperature 1 "
     "--top-p 1 --max-new-tokens 192 --seed 0 --keep-rejected": How(
         small="python -m shared.teacher OUT/samples.jsonl --model tiny-teacher --limit 1 --prompt think "
