@@ -71,8 +71,10 @@ def check_completion_text(completion_text):
             completion_text({**ROW, "thinking": ""}, form), " \\boxed{7}", case=f"a row without thinking, form {form!r}"
         )
     spaced = {**ROW, "thinking": "\n2*3=6\n6+1=7\n", "content": " \\boxed{7}\n"}
-    expect(completion_text(spaced, "tags"), cases["tags"], case="white space around thinking and content")
-    blank = {**ROW, "thinking": " \n"}
+    for form, text in cases.items():
+        case = f"white space around thinking and content, form {form!r}"
+        expect(completion_text(spaced, form), text, case=case)
+    blank = {**spaced, "thinking": " \n"}
     expect(completion_text(blank, "plain"), cases["answer"], case="thinking of white space only")
     return "the same solution in three forms, and no empty tags"
 
@@ -124,7 +126,8 @@ def check_reject(reject):
 @register(
     "8.4",
     title="soft loss",
-    hint="log_softmax of logits / T; the sum over the vocabulary, the mean where the mask is True, times T squared",
+    hint="log_softmax of logits / T; the sum over the vocabulary, weighted by the teacher's probabilities; the mean where "
+    "the mask is True, times T squared",
     hint2="the divergence of a position is the sum of exp(theirs) * (theirs - ours) over the last dimension, "
     "with both log_softmax at temperature T and the teacher's logits detached; index with [mask] before "
     "the mean",

@@ -67,6 +67,14 @@ def keeps_white_space(row, form):
     return f"\n<think>\n{thinking}\n</think>\n\n{content}" if form == "tags" else f"\n{thinking}\n\n{content}"
 
 
+def strips_long_texts_only(row, form):
+    thinking, content = row["thinking"].strip(), row["content"]
+    if form == "answer" or not thinking:
+        return f" {content}"
+    content = content.strip()
+    return f"\n<think>\n{thinking}\n</think>\n\n{content}" if form == "tags" else f"\n{thinking}\n\n{content}"
+
+
 def strips_when_it_is_too_late(row, form):
     thinking, content = row["thinking"].strip(), row["content"].strip()
     if form == "answer" or not row["thinking"]:
@@ -239,6 +247,7 @@ WRONG = {
         answers_on_a_new_line,
         keeps_white_space,
         strips_when_it_is_too_late,
+        strips_long_texts_only,
         asks_the_library_for_the_text,
     ],
     "8.3": [
