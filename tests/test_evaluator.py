@@ -314,7 +314,7 @@ def test_problems_may_come_one_by_one():
         ([], {}, "There are no problems"),
         ([{"problem": "2+2?"}], {}, "Problem 1 has no text in the field 'answer'"),
         ([PROBLEMS[0], {"answer": "4"}], {}, "Problem 2 has no text in the field 'problem'"),
-        ([{"problem": "2+2?", "answer": 4}], {}, "Problem 1 has no text in the field 'answer'"),
+        ([{"problem": "2+2?", "answer": 4}], {}, "Problem 1 has 4 in the field 'answer', which is no text"),
         ([PROBLEMS[0], PROBLEMS[0]], {}, "2 problems have the unique_id"),
         (PROBLEMS, {"prompt": "poem"}, "poem"),
         (PROBLEMS, {"method": "beam"}, "Unknown method 'beam': use 'greedy' or a function"),

@@ -94,6 +94,13 @@ def test_mistakes_are_one_sentence(folder, capsys, option, message):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows delivers no such signal to oneself")
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_first_step(folder, capsys, monkeypatch):
+    (folder / "taken").write_text("a file", encoding="utf-8")
+    monkeypatch.setattr(grpo.GRPOTrainer, "one_step", lambda self: pytest.fail("a step was taken"))
+    assert run("--out", str(folder / "taken" / "run"), "--steps=1") == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
 def test_ctrl_c_has_an_exit_status_of_its_own(folder, capsys, monkeypatch):
     append = Trainer.one_step
 

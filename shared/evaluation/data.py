@@ -179,8 +179,11 @@ def _level(level: object, name: str) -> int:
 
 def _ensure_text(problem: dict, fields: Iterable[str], name: str) -> None:
     for field in fields:
-        if not isinstance(problem.get(field), str):
+        value = problem.get(field)
+        if value is None:
             raise ValueError(f"{name} has no text in the field {field!r}: add it.")
+        if not isinstance(value, str):
+            raise ValueError(f"{name} has {value!r} in the field {field!r}, which is no text: put it in quotes.")
         if field == "answer":
             ensure_answer(problem[field], name)
 

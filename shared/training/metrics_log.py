@@ -40,6 +40,7 @@ class MetricsLog:
 
     def cut(self, last_step: int) -> list[dict]:
         """Drop what was logged after a step, so that going on from there logs nothing twice; returns the rest."""
+        self.jsonl.parent.mkdir(parents=True, exist_ok=True)  # an error now, and not after the first step
         self.size, records = None, read_jsonl(self.jsonl) if last_step and self.jsonl.exists() else []
         records = [record for record in records if record["step"] <= last_step]
         for unfinished in self.csv.parent.glob(".*.part"):  # what a killed run has left, checkpoints among it

@@ -57,7 +57,7 @@ def ensure_same_run(theirs: dict, ours: dict, path: Path, *, free: Iterable[str]
     `theirs` and `ours` are from `Trainer.state`; `free` are the settings that may change when a run goes on, and
     `same_start` says whether it must have begun with the same model.
     """
-    run, mend = f"The run in {path.parent}", "give those, name another folder, or start anew with resume=False"
+    run, mend = f"The run in {path.parent}", "give those, name another folder, or start anew (resume=False, --fresh)"
     ours = json.loads(json.dumps(ours))
     before, now = theirs["config"], ours["config"]
     other = [name for name in now if name not in free and before.get(name) != now[name]]
