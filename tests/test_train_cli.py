@@ -93,7 +93,6 @@ def test_mistakes_are_one_sentence(folder, capsys, option, message):
     assert "Traceback" not in error
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows delivers no such signal to oneself")
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_first_step(folder, capsys, monkeypatch):
     (folder / "taken").write_text("a file", encoding="utf-8")
     monkeypatch.setattr(grpo.GRPOTrainer, "one_step", lambda self: pytest.fail("a step was taken"))
@@ -101,6 +100,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_first_step(folder
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows delivers no such signal to oneself")
 def test_ctrl_c_has_an_exit_status_of_its_own(folder, capsys, monkeypatch):
     append = Trainer.one_step
 

@@ -126,8 +126,8 @@ def check_reject(reject):
 @register(
     "8.4",
     title="soft loss",
-    hint="log_softmax of logits / T; the sum over the vocabulary, weighted by the teacher's probabilities; the mean where "
-    "the mask is True, times T squared",
+    hint="log_softmax of logits / T; the sum over the vocabulary, weighted by the teacher's probabilities; the mean "
+    "where the mask is True, times T squared",
     hint2="the divergence of a position is the sum of exp(theirs) * (theirs - ours) over the last dimension, "
     "with both log_softmax at temperature T and the teacher's logits detached; index with [mask] before "
     "the mean",
