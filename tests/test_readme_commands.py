@@ -131,6 +131,7 @@ COVERED = {
     "python -m benchmarks.sampling": How(
         small="python -m benchmarks.sampling --problems 1 --samples 1 --repeats 1", long=True
     ),
+    "python -m benchmarks.grader": How("test_output.py::test_help_in_cp1252"),  # a run takes many minutes
     "python -m benchmarks.grpo_ablation": How(small="python -m benchmarks.grpo_ablation --list"),
     "python -m benchmarks.grpo_broken_runs": How(
         small="python -m benchmarks.grpo_broken_runs --steps 1 --every 1 --problems 2 --results OUT/runs.jsonl",

@@ -157,7 +157,7 @@ def keep_earlier(target: Path, destination: Path) -> bool:
         return False
     earlier = destination / "earlier" / target.relative_to(destination)
     earlier.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(target, earlier)
+    target.replace(earlier)
     return True
 
 
