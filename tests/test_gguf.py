@@ -142,6 +142,18 @@ def test_gguf_that_is_cut_short_or_no_gguf(tmp_path):
             load_model(path, device="cpu")
 
 
+def test_gguf_that_claims_more_texts_than_it_holds(tmp_path):
+    """The reading ends with the file: it would go on for 2^40 empty texts otherwise."""
+    path, key = tmp_path / "model.gguf", b"tokenizer.ggml.tokens"
+    write_gguf(path, hf_model("llama-tied"))
+    content = bytearray(path.read_bytes())
+    count = content.index(key) + len(key) + 8  # behind the kinds of the array and of its entries
+    content[count : count + 8] = (2**40).to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.gguf is damaged or cut short .*download it again"):
+        load_model(path, device="cpu")
+
+
 def test_gguf_without_its_package(tmp_path, monkeypatch):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     monkeypatch.setitem(sys.modules, "gguf", None)

@@ -3,6 +3,7 @@
 Quantised weights are turned back into plain numbers on reading. Needs the package `gguf`, an optional extra.
 """
 
+import struct
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -95,13 +96,13 @@ def _open(path: Path):
                 return 12 + values.nbytes, [values], [0], types
             data, texts = memoryview(self.data), []
             for _ in range(count):  # texts: no file of a model holds arrays of arrays
-                start, end = end + 8, end + 8 + int.from_bytes(data[end : end + 8], "little")
+                start, end = end + 8, end + 8 + struct.unpack_from("<Q", data, end)[0]
                 texts.append(data[start:end])
             return end - orig_offs, texts, list(range(count)), types
 
     try:
         return Reader(path)
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, KeyError, UnicodeDecodeError, struct.error) as error:
         if "GGMLQuantizationType" in str(error):
             raise ValueError(f"{path} is newer than the package gguf ({error}): run pip install -U gguf.") from error
         raise ValueError(f"The GGUF file {path} is damaged or cut short ({error}): download it again.") from error
