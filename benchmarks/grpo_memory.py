@@ -3,6 +3,8 @@
     python -m benchmarks.grpo_memory                     the table for 8 rollouts of 512 tokens, from the formulas
     python -m benchmarks.grpo_memory --measure           the same on a GPU if there is one, else a smaller model's
                                                          in fp32 on the processor, beside the formulas' figures
+    python -m benchmarks.grpo_memory --measure --real    Qwen3-0.6B's shape with LoRA, on a processor too: an hour where
+                                                         bfloat16 is slow
 
 All rollouts in one micro-batch, which is the worst case: smaller ones take less, and the update is the same. A GB is
 10^9 bytes. The figures are upper bounds: what lives at different times within an update is added up where that is
@@ -207,9 +209,11 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=8)
     parser.add_argument("--length", type=int, default=512, help="tokens of a rollout and its prompt")
     parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--real", action="store_true", help="measure Qwen3-0.6B's shape on a processor too, the last way")
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
-    config = SCALED_DOWN if arguments.measure and not gpu else QWEN3_06B
+    config = SCALED_DOWN if arguments.measure and not (gpu or arguments.real) else QWEN3_06B
+    ways = WAYS if config is QWEN3_06B else [way for way in WAYS if way.weights == "fp32"]
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "0")  # glibc gives back what is freed, else peaks add up
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "65536")
     where = torch.cuda.get_device_name() if gpu else "processor"
@@ -218,8 +222,7 @@ def main() -> None:
     print(f"{arguments.length} tokens; GB; torch {torch.__version__}" + f", {where}" * arguments.measure)
     names = [*estimate(config, WAYS[0], 1, 1), *["measured"] * arguments.measure]
     print(f"{'training':<20} {'logits':<8} {'activations':<11}" + "".join(f"{name:>11}" for name in names))
-    # A processor without fast bfloat16 would take minutes for the other ways.
-    for way in WAYS if config is QWEN3_06B else [way for way in WAYS if way.weights == "fp32"]:
+    for way in ways[-1:] if arguments.real and not gpu else ways:  # a processor would take days for all of them
         size = (arguments.rollouts, arguments.length)
         measured = in_own_process(measured_peak, config, way, *size) if arguments.measure else None
         print(line(way.name, estimate(config, way, *size), measured), flush=True)
