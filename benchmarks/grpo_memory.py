@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=8)
     parser.add_argument("--length", type=int, default=512, help="tokens of a rollout and its prompt")
     parser.add_argument("--measure", action="store_true")
-    parser.add_argument("--real", action="store_true", help="measure Qwen3-0.6B's shape on a processor too, the last way")
+    parser.add_argument("--real", action="store_true", help="Qwen3-0.6B's shape on a processor too, the last way")
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
     config = SCALED_DOWN if arguments.measure and not (gpu or arguments.real) else QWEN3_06B
