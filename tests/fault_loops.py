@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import safetensors.torch
 import torch
 import torch._dynamo  # which AdamW imports when the first one is made
 
@@ -180,6 +181,7 @@ class Watch:
     anywhere    each call and return of a function, of Python or C
     file        the same for functions that change a file
     torn        each piece of text that is appended to a file, of which only a `share` arrives
+    half        the same for what is written anew: a piece of text, or a file of tensors
     """
 
     def __init__(self, kind: str | None = None, at: int = 0, share: float = 0.0):
@@ -201,27 +203,34 @@ class Watch:
 
     def begin(self) -> None:
         """Watch from now on."""
-        opened = Path.open
+        opened, serialized = Path.open, safetensors.torch.serialize_file
+        kinds = {"a": "torn", "w": "half"}
 
         def open_(path, mode="r", *arguments, **named):
             file = opened(path, mode, *arguments, **named)
-            return Appended(file, self) if mode == "a" else file
+            return Written(file, self, kinds[mode]) if mode in kinds else file
 
-        if self.kind in (None, "torn"):
-            Path.open = open_
-        if self.kind != "torn":
+        def serialize_file(tensors, path, *arguments, **named):
+            serialized(tensors, path, *arguments, **named)
+            if self.reached("half"):
+                os.truncate(path, int(self.share * os.path.getsize(path)))
+                die()
+
+        if self.kind in (None, *kinds.values()):
+            Path.open, safetensors.torch.serialize_file = open_, serialize_file
+        if self.kind not in kinds.values():
             sys.setprofile(self.event)
 
 
-class Appended:
-    """A file that is opened to append, and may be torn."""
+class Written:
+    """A text file that is opened to write, and may stay unfinished."""
 
-    def __init__(self, file, watch: Watch):
-        self.file, self.watch = file, watch
+    def __init__(self, file, watch: Watch, kind: str):
+        self.file, self.watch, self.kind = file, watch, kind
 
     def write(self, text: str) -> int:
         """All of the text, or a part of it and the end."""
-        if text and self.watch.reached("torn"):
+        if text and self.watch.reached(self.kind):
             self.file.write(text[: int(self.watch.share * len(text))])
             self.file.flush()
             die()
@@ -230,7 +239,7 @@ class Appended:
     def __getattr__(self, name: str):
         return getattr(self.file, name)
 
-    def __enter__(self) -> Appended:
+    def __enter__(self) -> Written:
         return self
 
     def __exit__(self, *_: object) -> None:
