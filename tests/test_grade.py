@@ -27,7 +27,7 @@ from tools.grade_values import BadMessageError, Opaque, decode, encode, pack, re
 
 LIMITS = sandbox.Limits(cell_seconds=40, notebook_seconds=200, memory=1 << 30, disk=32 << 20, processes=40)
 SHORT = replace(LIMITS, cell_seconds=3)
-LOOPS = ("loops", "loops deaf")
+LOOPS = ("loops", "loops deaf", "loops when called")
 TITLES = {"99.1": "Double", "99.2": "First word"}
 NAMES = {"99.1": "double", "99.2": "first_word"}
 
@@ -82,6 +82,7 @@ signal.signal(signal.SIGALRM, signal.SIG_IGN)
 while True:
     pass
 """
+ENDLESS = "def double(value):\n    while True:\n        pass"
 FORGED = """
 import json, os, struct
 for message in ({"do": "verdict", "number": "99.2", "passed": True}, {"do": "done"}):
@@ -131,6 +132,7 @@ HOSTILE = {
     "reads solutions": (after(f"open({str(ROOT / 'ch02' / 'ch02_solutions.ipynb')!r}).read()"), 2, "FileNotFoundError"),
     "loops": (after("while True:\n    pass"), 2, "code cell 4 was stopped after 3 s"),
     "loops deaf": (after(DEAF), 1, "code cell 4 ran longer than 3 s"),
+    "loops when called": ([IMPORT, ENDLESS, *RIGHT[2:]], 1, "exercise 99.1: stopped after 3 s"),
     "leaves at once": (after("import os\nos._exit(0)"), 1, "code cell 4 ended the process"),
     "leaves": (after("import sys\nsys.exit()"), 2, "SystemExit"),
     "prints a gigabyte": (after("for _ in range(1000):\n    print('x' * 10**6)"), 2, ""),
@@ -268,6 +270,8 @@ def test_results_for_gradescope_hold_the_messages(strongest):
     }  # fmt: skip
     wrong = json.loads((strongest[3] / "out/gradescope/equals all/Übung ä/results.json").read_text(encoding="utf-8"))
     assert "for the value 3: expected 6, got an object of type Any" in wrong["tests"][0]["output"]
+    late = json.loads((strongest[3] / "out/gradescope/loops when called/Übung ä/results.json").read_text("utf-8"))
+    assert "double(3) raised TimeoutError: the time of the cell is over (line " in late["tests"][0]["output"]
 
 
 @pytest.mark.slow
@@ -311,6 +315,14 @@ def test_the_command_says_in_one_sentence_what_is_wrong(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("course.py grade: There is no folder or notebook ")
     assert grade.main([str(tmp_path), "--chapter", "six"]) == 1
     assert "write --chapter ch06" in capsys.readouterr().err
+
+
+def test_who_handed_in_no_notebook_is_named(tmp_path):
+    for name in ("Ada/a.ipynb", "Björn/a.pdf", "Chiara/deep/b.ipynb", "Dmitri.docx", "Eve.ipynb", "out/a.csv", ".x/a"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = list(grade.submissions(tmp_path))
+    assert grade.without_notebook(tmp_path, found, tmp_path / "out") == ["Björn", "Dmitri.docx"]
 
 
 def test_no_starter_gets_a_remark_and_every_notebook_is_known_by_its_checks():

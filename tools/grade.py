@@ -51,6 +51,13 @@ def submissions(folder: Path) -> Iterator[Path]:
         yield from (Path(place, each) for each in sorted([*links, *chosen]))
 
 
+def without_notebook(folder: Path, found: list[Path], out: Path) -> list[str]:
+    """Names of the sub-folders and files in which no notebook was found, as where a PDF was handed in."""
+    places = {path.relative_to(folder).parts[0] for path in found}
+    there = [each for each in sorted(folder.iterdir()) if not each.name.startswith(".")]
+    return [each.name for each in there if each.name not in places and each.resolve() not in (out, *out.parents)]
+
+
 def student(file: Path) -> str:
     """Whose notebook it is: the first sub-folder's name, or without one the file's."""
     return file.parts[0] if len(file.parts) > 1 else file.stem
@@ -219,6 +226,8 @@ def grade_all(folder: Path, out: Path, grader: Grader, again: bool) -> tuple[int
     found = [path for path in submissions(folder) if out.resolve() not in path.resolve().parents]
     if folder.is_file():
         found, folder = [folder], folder.parent
+    elif others := without_notebook(folder, found, out.resolve()):
+        print("Without a notebook, and so without a row:", ", ".join(others), flush=True)
     if not found:
         raise GradingError(f"There is no notebook (*.ipynb) in {folder}.")
     known, counts = set() if again else grade_report.known(out), Counter()

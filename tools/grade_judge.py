@@ -89,7 +89,7 @@ class Session:
         self.end = time.monotonic() + limits.notebook_seconds
         self.cell, self.cell_end = 0, self.end
         self.callbacks: list[Callable] = []
-        self.calls, self.busy = 0, False
+        self.calls, self.late = 0, False
 
     def send(self, message: dict) -> None:
         """Send one message; arguments of any kind may be in it."""
@@ -160,6 +160,7 @@ class Session:
         order = {"do": "call", "call": call, "number": number, "arguments": list(arguments), "named": named}
         answer = self.ask({**order, "watched": profile is not None})
         if answer.get("do") == "raised":
+            self.late = self.late or bool(answer.get("late"))
             raise known_exception(str(answer.get("type")))(str(answer.get("text"))[:LONGEST_TEXT])
         for frame in frames_of(answer.get("ran")) if profile is not None else ():  # the check looks what is called
             profile(frame, "call", None)
@@ -284,6 +285,9 @@ def listen(session: Session, report: Report) -> None:
             verdict = verdict_on(session, number, message.get("value"))
             if known:
                 report.verdicts[number] = verdict
+            if session.late:
+                report.remarks.append(f"exercise {number}: stopped after {session.limits.cell_seconds:g} s")
+                session.late = False
             session.send({"do": "answer", "value": verdict.message})
         else:
             raise EndedError(f"{session.where()} disturbed the grading (a message without a meaning)")

@@ -84,7 +84,8 @@ class Worker:
             given = given_parameters(arguments)
             answer = {"do": "result", "value": encode(result, given=given), "ran": list(ran)}
         except BaseException as error:
-            return {"do": "raised", "type": known_type(error), "text": told(error, function)}
+            late = isinstance(error, CellTimeoutError)
+            return {"do": "raised", "type": known_type(error), "text": told(error, function), "late": late}
         self.calls[order["call"]] = (result, gradients_of(arguments))
         after = [plain_state(each) for each in arguments]
         answer["changed"] = {str(n): new for n, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
@@ -164,7 +165,8 @@ def told(error: BaseException, function: Any) -> str:
     code = getattr(function, "__code__", None)
     lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if code and frame.f_code is code]
     where = f" (line {lines[-1] - code.co_firstlineno + 1} of it)" if lines else ""
-    kind = "" if type(error).__name__ == known_type(error) else f"{type(error).__name__} "
+    of_its_own = type(error).__name__ != known_type(error) and not isinstance(error, CellTimeoutError)
+    kind = f"{type(error).__name__} " if of_its_own else ""
     return f"{kind}{error}"[:LONGEST_TEXT] + where
 
 
