@@ -25,6 +25,7 @@ FILES = (
     "shared/**/*",
     "requirements*.txt",
     "appendix/*.py",
+    "benchmarks/recordings/*/*.jsonl",
     "ch[0-9][0-9]/*.py",
     "ch[0-9][0-9]/*.jsonl",
     "conftest.py",
