@@ -41,6 +41,7 @@ KINDS = [
     "ch01/ch01_main",
     "ch02/ch02_exercises",
     "appendix/I_book_sections",
+    "appendix/J_traps",
     "appendix/B_solutions_index",
     "glossary",
 ]
