@@ -69,8 +69,8 @@ def history(trainer: GRPOTrainer) -> dict:
 
 
 def measured_run(study: Study, model: str, reward: str, config: GRPOConfig, best: dict) -> GRPOTrainer:
-    """Train, and ask the policy after each of the numbers of steps in `MEASURED`."""
-    for steps in (s for s in MEASURED if s <= config.steps):
+    """Train, and ask the policy after each of the numbers of steps in `MEASURED`, and after the last one."""
+    for steps in (*(s for s in MEASURED if s < config.steps), config.steps):
         name = f"{reward}, {steps} steps, cot"
         if name not in study.rows or steps == config.steps:
             trainer = trained(model, reward, replace(config, steps=steps))
