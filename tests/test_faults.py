@@ -125,6 +125,16 @@ def test_a_run_that_is_killed_goes_on_as_if_it_never_was(loops, unbroken, tmp_pa
     assert_goes_on(loops, loop, tmp_path / "out", whole["outcome"])
 
 
+@on_linux
+@pytest.mark.parametrize("loop", ["grpo", "pretraining"])
+def test_a_run_that_is_killed_again_as_soon_as_it_writes(loops, unbroken, tmp_path, loop):
+    """What a run that goes on writes first is its log, without the steps that are done anew."""
+    whole = unbroken(loop)
+    for place in (("torn", whole["counts"]["torn"], 0.5), ("half", 1, 0.5)):
+        assert loops.run(loop, tmp_path / "out", kill=place)["status"] == -9
+    assert_goes_on(loops, loop, tmp_path / "out", whole["outcome"])
+
+
 # --- the disk -------------------------------------------------------------------------------------------------
 
 
