@@ -83,7 +83,7 @@ COVERED = {
     "python -m shared.teacher --help": How(small="python -m shared.teacher --help"),
     "python -m appendix.h_teacher --help": How(small="python -m appendix.h_teacher --help"),
     "python -m benchmarks.grpo_base": GRPO_BASE,
-    "python -m benchmarks.real_model": How("test_real_model.py::test_every_way_of_asking_keeps_its_answers_and_asks_once"),
+    "python -m benchmarks.real_model": How("test_real_model.py::test_every_way_keeps_its_answers_and_asks_once"),
     "pip install .": How("test_colab.py::test_run_all_of_chapter_2_keeps_what_is_there"),
     "pip install gguf": MARKED,
     "pip download -r requirements.txt -d wheels": MARKED,

@@ -24,7 +24,7 @@ def small(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_every_way_of_asking_keeps_its_answers_and_asks_once(small, tmp_path, monkeypatch, capsys):
+def test_every_way_keeps_its_answers_and_asks_once(small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     out.mkdir()
     real_model.measure("tiny", small, out, list(real_model.PARTS), "float32")
