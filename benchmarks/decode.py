@@ -6,44 +6,35 @@
 Greedy decoding of 128 new tokens in fp32 on the processor; end tokens do not end a text, so that every run is equally
 long. Both must give the same tokens. Repeats are interleaved, so that a busy neighbour slows all alike; figures are
 medians, and a ratio is the median of the ratios within the repeats. transformers runs with the threads that torch
-takes by default and again with one, since that may be faster for a small model; ours chooses for itself. At batch 1
-every weight is read once a token: the last column compares that with how fast memory can be read at all.
+takes by default and again with one, since that may be faster for a small model; the ratio is against the faster of
+the two, which is named behind it. Ours chooses for itself. At batch 1 every weight is read once a token: the last
+column compares that with how fast memory can be read at all.
 
-What limits the tiny model at batch 1 (two AMD EPYC cores of 2024, torch 2.13): the operations of a step, written out
-one after the other with no module around them, take four fifths of the time of our step, and its matrix products alone,
-which read 6.3 MB of weights from the processor's cache, almost a third. Reading the prompt, the output head and the
-choice of the token add a tenth. Without any cost of Python's modules that would be 3.1 times the speed of transformers.
-Ours has 2.6 times, and keeps modules, hooks, checks, and one implementation for every batch.
-
-On two shared cores of an Intel Xeon at 2.8 GHz it has 2.2 times at batch 1 and 1.9 at 64. Written out without modules,
-with the residual added in the product and an operation less in each norm, a step would be 1.5 times as fast;
-`torch.compile` makes it 1.3 times as fast, after a minute and a half of compiling. With SmolLM2, transformers uses 48 %
-of the memory's speed there, so that even a perfect program could not be much more than twice as fast; ours uses 64 %.
+[README.md](README.md) has the last figures, and what limits them.
 """
 
 import argparse
 import copy
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from benchmarks.measuring import keep, machine, threads, verdict
 from shared import export_hf, generate, load_minimath, load_model, render_prompt
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
-from shared.support.machine import processor_name
 
 BATCHES = {"tiny": (1, 8, 64), "smollm2-135m": (1, 8)}
 NEW_TOKENS = 128
 OURS, THEIRS, THEIRS_ONE_THREAD = "ours", "transformers", "transformers, 1 thread"
+TARGETS = {("tiny", 1): 2.0, ("tiny", 64): 2.0}  # times the faster peer
+BANDWIDTH_TARGETS = {("smollm2-135m", 1): 0.6}  # share of the memory's speed
 
 
 @dataclass(frozen=True)
@@ -60,9 +51,13 @@ class Result:
         """The median over the repeats."""
         return self.batch * NEW_TOKENS / statistics.median(self.seconds[who])
 
-    def ratio(self, who: str) -> float:
-        """How many times faster ours is, repeat against repeat."""
-        pairs = zip(self.seconds[who], self.seconds[OURS], strict=True)
+    def faster_peer(self) -> str:
+        """Which setting of transformers took less time."""
+        return min((THEIRS_ONE_THREAD, THEIRS), key=lambda who: statistics.median(self.seconds[who]))
+
+    def ratio(self) -> float:
+        """How many times faster ours is than the faster peer, repeat against repeat."""
+        pairs = zip(self.seconds[self.faster_peer()], self.seconds[OURS], strict=True)
         return statistics.median(theirs / ours for theirs, ours in pairs)
 
     def bandwidth_share(self) -> float:
@@ -72,9 +67,24 @@ class Result:
     def line(self) -> str:
         """The line as text."""
         speeds = "".join(f"{self.tokens_per_second(who):>14,.1f}" for who in self.seconds)
-        ratios = "".join(f"{self.ratio(who):>9.2f}x" for who in (THEIRS, THEIRS_ONE_THREAD))
-        share = f"{100 * self.bandwidth_share():>12.0f} %" if self.batch == 1 else ""
-        return f"{self.model:<13}{self.batch:>6}{speeds}{ratios}{share}"
+        compared = verdict(self.ratio(), TARGETS.get((self.model, self.batch)))
+        against = "1 thread" if self.faster_peer() == THEIRS_ONE_THREAD else "default threads"
+        return f"{self.model:<13}{self.batch:>6}{speeds}{compared + ' of ' + against:<46}{self.bandwidth()}".rstrip()
+
+    def bandwidth(self) -> str:
+        """The last column."""
+        if self.batch > 1:
+            return ""
+        share, target = self.bandwidth_share(), BANDWIDTH_TARGETS.get((self.model, self.batch))
+        met = f" (target {100 * target:.0f} % {'met' if share >= target else 'missed'})" if target else ""
+        return f"{100 * share:.0f} %{met}"
+
+    def row(self) -> dict:
+        """The line for a file."""
+        speeds = {who: round(self.tokens_per_second(who), 1) for who in self.seconds}
+        share = round(self.bandwidth_share(), 3) if self.batch == 1 else None
+        compared = {"ratio": round(self.ratio(), 3), "against": self.faster_peer(), "of_bandwidth": share}
+        return {"benchmark": "decode", "model": self.model, "batch": self.batch} | speeds | compared
 
 
 def endless(tokenizer: Tokenizer) -> Tokenizer:
@@ -106,17 +116,6 @@ def peer_generate(peer, tokenizer: Tokenizer, prompts: list[str]) -> list[list[i
     mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in encoded])
     made = peer.generate(ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False)
     return made[:, longest:].tolist()
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch use this many threads meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def contestants(name: str) -> tuple[dict[str, Callable[[list[str]], list[list[int]]]], int]:
@@ -174,12 +173,6 @@ def check_equal(outputs: dict[str, list[list[int]]], name: str, batch: int) -> N
         assert not different, f"{who} made other tokens than ours in rows {different} ({name}, batch {batch})"
 
 
-def machine() -> str:
-    """Processor, threads and versions."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-    return f"{processor_name()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, {packages}"
-
-
 def main() -> None:
     """Run and print the table."""
     parser = argparse.ArgumentParser(
@@ -188,15 +181,17 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(BATCHES), choices=list(BATCHES))
     parser.add_argument("--batches", nargs="+", type=int, help="instead of those listed for the model")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="a file to append the rows to")
     arguments = parser.parse_args()
     print(machine())
     print(f"{NEW_TOKENS} new tokens, greedy, fp32; tokens a second, medians of {arguments.repeats} interleaved repeats")
-    print(f"{'model':<13}{'batch':>6}{OURS:>14}{THEIRS:>14}{'... 1 thread':>14}{'ratio':>10}{'... 1 thr.':>10}", end="")
-    print(f"{'of bandwidth':>14}")
+    print(f"{'model':<13}{'batch':>6}{OURS:>14}{THEIRS:>14}{'... 1 thread':>14}", end="")
+    print(f"{'   ratio to the faster of the two':<46}of bandwidth")
     for name in arguments.models:
         batches = tuple(arguments.batches or BATCHES[name])
         for result in measure(name, batches, arguments.repeats):
             print(result.line(), flush=True)
+            keep([result.row()], arguments.out)
             if result.batch == 1:
                 speed = result.stream_bytes_per_second
                 print(f"  {result.weight_bytes / 1e6:.1f} MB of weights; memory {speed / 1e9:.1f} GB/s")

@@ -185,6 +185,12 @@ def peak_so_far(device: torch.device) -> float:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def give_back_what_is_freed() -> None:
+    """Let glibc do so in processes that start from now on, else peaks add up."""
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "0")
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "65536")
+
+
 def in_own_process(function: Callable[..., float], *arguments) -> float:
     """The result of a function in a process of its own, so that each measurement starts at nothing."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -214,8 +220,7 @@ def main() -> None:
     gpu = torch.cuda.is_available()
     config = SCALED_DOWN if arguments.measure and not (gpu or arguments.real) else QWEN3_06B
     ways = WAYS if config is QWEN3_06B else [way for way in WAYS if way.weights == "fp32"]
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "0")  # glibc gives back what is freed, else peaks add up
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "65536")
+    give_back_what_is_freed()
     where = torch.cuda.get_device_name() if gpu else "processor"
     model = "Qwen3-0.6B" if config is QWEN3_06B else "scaled-down model"
     print(f"{model}: {parameters(config)[0] / 1e6:.0f} M weights, {arguments.rollouts} rollouts of ", end="")

@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.decode import machine, threads
+from benchmarks.measuring import keep, machine, threads, verdict
 from shared import export_hf, generate, load_minimath, load_model, render_prompt
 from shared.grpo import GRPOConfig, GRPOTrainer, group_advantages, reward_correct
 from shared.grpo.loss import grpo_loss
@@ -144,14 +144,12 @@ def learn_one_by_one(model: CausalLM, rows: list, advantages: torch.Tensor, conf
 # --- TRL ------------------------------------------------------------------------------------------------------
 
 
-def trl_steps(task: Task, folder: Path) -> Steps:
-    """TRL's trainer on the model that was exported to `folder`."""
-    import datasets
+def step_clock():
+    """A callback of transformers' trainers whose `seconds` are those of each step, up to the update."""
     import transformers
-    import trl
 
     class Clock(transformers.TrainerCallback):
-        """Seconds of each step, from the sampling to the update."""
+        """Begins before the step's first micro-batch."""
 
         def __init__(self):
             self.seconds: list[float] = []
@@ -162,7 +160,16 @@ def trl_steps(task: Task, folder: Path) -> Steps:
         def on_step_end(self, *_, **__):
             self.seconds.append(time.perf_counter() - self.start)
 
-    clock, lengths = Clock(), []
+    return Clock()
+
+
+def trl_steps(task: Task, folder: Path) -> Steps:
+    """TRL's trainer on the model that was exported to `folder`."""
+    import datasets
+    import transformers
+    import trl
+
+    clock, lengths = step_clock(), []
 
     def reward(completions, completion_ids, **columns) -> list[float]:
         lengths.extend(map(len, completion_ids))
@@ -184,10 +191,24 @@ def trl_steps(task: Task, folder: Path) -> Steps:
     return Steps(statistics.mean(lengths), clock.seconds, [])
 
 
+TRL_PLAIN = {  # fp32 on the processor, a constant learning rate, and nothing written meanwhile
+    "lr_scheduler_type": "constant",
+    "shuffle_dataset": False,
+    "gradient_checkpointing": False,
+    "bf16": False,
+    "use_cpu": True,
+    "report_to": [],
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
+
+
 def trl_settings(task: Task, folder: Path) -> dict:
     """The same step in TRL's words."""
     config = task.config
-    return {
+    return TRL_PLAIN | {
         "output_dir": str(folder / "out"),
         "per_device_train_batch_size": task.rollouts,
         "num_generations": config.group_size,
@@ -197,18 +218,8 @@ def trl_settings(task: Task, folder: Path) -> dict:
         "beta": 0.0,
         "loss_type": "grpo",
         "learning_rate": config.learning_rate,
-        "lr_scheduler_type": "constant",
         "max_grad_norm": config.grad_clip,
         "max_steps": config.steps,
-        "shuffle_dataset": False,
-        "gradient_checkpointing": False,
-        "bf16": False,
-        "use_cpu": True,
-        "report_to": [],
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
     }
 
 
@@ -249,12 +260,16 @@ def shorter(task: Task) -> Task:
 
 def measure(task: Task, repeats: int, with_unbatched: bool) -> dict[str, list[Steps]]:
     """The steps of every repeat by contestant, without the first step of each."""
-    results: dict[str, list[Steps]] = {}
     with tempfile.TemporaryDirectory() as folder, quiet():
-        runs = contestants(task, Path(folder) / "model", with_unbatched)
-        for _ in tqdm(range(repeats), desc="repeats", leave=False):
-            for who, run in runs.items():
-                results.setdefault(who, []).append(run().without_first())
+        return interleaved(contestants(task, Path(folder) / "model", with_unbatched), repeats)
+
+
+def interleaved(runs: dict[str, Callable[[], Steps]], repeats: int) -> dict[str, list[Steps]]:
+    """The steps of every repeat by contestant, without the first step of each; all have their turn in each repeat."""
+    results: dict[str, list[Steps]] = {}
+    for _ in tqdm(range(repeats), desc="repeats", leave=False):
+        for who, run in runs.items():
+            results.setdefault(who, []).append(run().without_first())
     return results
 
 
@@ -266,17 +281,10 @@ def ratio(who: str, results: dict[str, list[Steps]], what: str = "seconds") -> f
     )
 
 
-def verdict(reached: float, target: float | None) -> str:
-    """A ratio beside its target, if there is one."""
-    if target is None:
-        return f"{reached:>8.2f}x"
-    return f"{reached:>8.2f}x (target {target:.0f}x {'met' if reached >= target else 'missed'})"
-
-
-def lines(who: str, results: dict[str, list[Steps]]) -> list[str]:
+def lines(who: str, results: dict[str, list[Steps]], targets: dict[str, float] = TARGETS) -> list[str]:
     """The lines of one contestant: the whole step and, where it is known, the sampling alone."""
     made = []
-    for what, name, target in (("seconds", who, TARGETS.get(who)), ("sampling", "", TARGET_SAMPLING)):
+    for what, name, target in (("seconds", who, targets.get(who)), ("sampling", "", TARGET_SAMPLING)):
         seconds = [s for steps in results[who] for s in getattr(steps, what)]
         if seconds:
             length = f"{statistics.mean(steps.length for steps in results[who]):>10.1f}" if name else " " * 10
@@ -284,6 +292,15 @@ def lines(who: str, results: dict[str, list[Steps]]) -> list[str]:
             part = "step" if name else "sampling"
             made.append(f"{name:<16}{part:<10}{statistics.median(seconds):>9.3f}{length}{compared}")
     return made
+
+
+def rows(benchmark: str, results: dict[str, list[Steps]]) -> list[dict]:
+    """A row for a file from each contestant: median seconds of a step, and how many times faster ours is."""
+    return [
+        {"benchmark": benchmark, "who": who, "ratio": round(ratio(who, results), 3)}
+        | {"seconds": round(statistics.median(s for steps in runs for s in steps.seconds), 4)}
+        for who, runs in results.items()
+    ]
 
 
 def main() -> None:
@@ -297,6 +314,7 @@ def main() -> None:
     parser.add_argument("--style", default="cot", choices=("direct", "cot"))
     parser.add_argument("--micro-batch-tokens", type=int, default=GRPOConfig().micro_batch_tokens, help="of ours")
     parser.add_argument("--no-unbatched", action="store_true")
+    parser.add_argument("--out", type=Path, help="a file to append the rows to")
     arguments = parser.parse_args()
     config = GRPOConfig(
         steps=arguments.steps, max_new_tokens=arguments.max_new_tokens, prompt_style=arguments.style,
@@ -312,6 +330,7 @@ def main() -> None:
     results = measure(task, arguments.repeats, not arguments.no_unbatched)
     for who in results:
         print(*lines(who, results), sep="\n")
+    keep(rows("grpo_step", results), arguments.out)
 
 
 if __name__ == "__main__":

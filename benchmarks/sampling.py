@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-from benchmarks.decode import machine
+from benchmarks.measuring import machine
 from shared import CausalLM, Tokenizer, generate, load_minimath, load_model, render_prompt
 from shared.inference.votes import draw_samples
 

@@ -162,6 +162,19 @@ COVERED = {
     "python -m benchmarks.base --model MODEL --seed PROBLEMS -n 1000": How(
         small="python -m benchmarks.base --model tiny --seed 1 -n 2 --parts passes --out OUT/rows.jsonl", long=True
     ),
+    # benchmarks/README.md
+    "python -m benchmarks.decode": How(
+        small="python -m benchmarks.decode --models tiny --batches 1 --repeats 1 --out OUT/rows.jsonl", long=True
+    ),
+    "python -m benchmarks.evaluate": How(small="python -m benchmarks.evaluate --quick --out OUT/rows.jsonl"),
+    "python -m benchmarks.grpo_step": How(
+        small="python -m benchmarks.grpo_step --repeats 1 --steps 2 --max-new-tokens 8 --no-unbatched", long=True
+    ),
+    "python -m benchmarks.distill_step": How(
+        small="python -m benchmarks.distill_step --quick --out OUT/rows.jsonl", long=True
+    ),
+    "python -m benchmarks.memory": How("test_benchmarks.py::test_memory_grows_as_its_quick_form_says", long=True),
+    "python -m benchmarks.grpo_memory": How(small="python -m benchmarks.grpo_memory"),
 }  # fmt: skip
 
 

@@ -309,9 +309,9 @@ def to_completion(row: Row) -> Completion:
 
 
 def _require_room(prompt: tuple[int, ...], model: CausalLM) -> None:
-    context = model.config.context_length
     if not prompt:
         raise ValueError("The prompt is empty: give at least one token of text to go on from.")
-    if (size := len(prompt)) >= context:
+    if (size := len(prompt)) >= (context := model.config.context_length):
         raise ValueError(f"The prompt has {size} tokens and leaves no room in the context of {context}: shorten it.")
-    ensure_known(torch.tensor(prompt), model, "prompt")
+    if max(prompt) >= model.config.vocab_size:  # a tensor for every prompt would be slow
+        ensure_known(torch.tensor(prompt), model, "prompt")
