@@ -299,22 +299,6 @@ def test_as_a_method_of_evaluate_the_batches_change_nothing(tiny):
     assert {r["finish_reason"] for r in results[0].records} <= {"stop", "length"}
 
 
-def test_voting_beats_a_single_sample(tiny):
-    """The claim of ch04, on problems of the test set that its notebook does not use.
-
-    On these 200 the vote gains 5.4 points (standard error 1.7); on 40 of them the noise is larger than the gain.
-    """
-    problems = load_minimath("test")[500:700]
-    prompts = [render_prompt(p["problem"], "cot") for p in problems]
-    pool = draw_samples(*tiny, prompts, num_samples=8, temperature=0.7, max_new_tokens=LIMIT, seed=0)
-    answers = [vote(group).details["answers"] for group in pool]
-    accuracy = {
-        k: sum(majority_at_k(a, p["answer"], k) for a, p in zip(answers, problems, strict=True)) / len(problems)
-        for k in (1, 8)
-    }
-    assert accuracy[8] > accuracy[1] + 0.03
-
-
 # --- estimators --------------------------------------------------------------------------------------------
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from shared.formats.hf_format import Part, config_from_hf, config_to_hf, weight_parts
 from shared.model.lora import lora_parameters, merge_lora
 from shared.model.tokenizer import Tokenizer
-from shared.model.transformer import CausalLM, ModelConfig, Rope
+from shared.model.transformer import CausalLM, ModelConfig
 from shared.support.files import read_json
 
 AGAIN = "download or save it again"
@@ -56,12 +57,19 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         raise OSError(f"{path} cannot be written ({error}): free some space, or name another folder.") from error
 
 
+class _Shapes(TorchFunctionMode):
+    """What "meta" lacks: rope's numbers are made, and no weight is drawn, for which torch would import its compiler."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is nn.init.normal_:
+            return kwargs["tensor"]
+        return function(*args, **({"device": "cpu"} if function is torch.arange else {}) | (kwargs or {}))
+
+
 def empty_model(config: ModelConfig) -> CausalLM:
     """A model whose weights have shapes but no memory yet: nothing is drawn only to be overwritten."""
-    with torch.device("meta"):
-        model = CausalLM(config)
-    model.rope = Rope(config.head_dim, config.rope_base)  # it is no weight and must have numbers
-    return model
+    with torch.device("meta"), _Shapes():
+        return CausalLM(config)
 
 
 def build_model(

@@ -123,7 +123,7 @@ class Comparison:
 
     def _two_relations(self, first: Relation, second: Relation) -> bool:
         named = [self._named_value(first), self._named_value(second)]
-        if None not in named and _same_name(named[0][0], named[1][0]):
+        if None not in named and len({name for name, _ in named if name}) < 2:
             return self.equal(named[0][1], named[1][1])
         if set(first.operators) == {"="} == set(second.operators):
             sides = [_difference(first), _difference(second)]
@@ -274,10 +274,6 @@ def _transitive(item: Form) -> bool:
 
 def _name(part: sympy.Symbol | Name) -> str:
     return part.text if isinstance(part, Name) else part.name
-
-
-def _same_name(first: str, second: str) -> bool:
-    return first == second or not first or not second
 
 
 def _difference(relation: Relation) -> sympy.Expr | None:

@@ -18,6 +18,7 @@ proved. Taught in ch03, sections 3.3 to 3.7.
 import math
 import re
 from decimal import Decimal
+from functools import lru_cache
 from itertools import islice
 from numbers import Real
 
@@ -124,7 +125,7 @@ def _grade(prediction: str, gold: str) -> bool:
     first, second = (extract_answer(text) or _after_thinking(text) for text in (prediction, gold))
     if max(len(first), len(second)) > MAX_CHARS:
         return first.strip() == second.strip()
-    first, second = normalize_answer(first), normalize_answer(second)
+    first, second = _normal(first), _normal(second)
     if not first or not second:  # nothing but spaces and commands such as \large
         return False
     if squash(first) == squash(second):
@@ -147,6 +148,10 @@ def _plain_number(text: str) -> tuple[bool, str, str] | None:
     return match[1] == "-" and bool(whole or decimals), whole, decimals
 
 
+_normal = lru_cache(maxsize=256)(normalize_answer)  # a pool or a group of rollouts spells few answers, many times
+
+
+@lru_cache(maxsize=256)
 def _read(text: str) -> Form:
     """The answer's form; what is outside the grammar is compared as words or, if it has none, literally."""
     try:

@@ -228,10 +228,6 @@ def _mp(value: Value, context: mpmath.ctx_mp.MPContext) -> mpmath.mpf:
     return context.convert(value)
 
 
-def _fits(value: Fraction) -> bool:
-    return max(value.numerator.bit_length(), value.denominator.bit_length()) <= MAX_BITS
-
-
 def _magnitude(value: Value) -> float:
     """log2 of the absolute value, roughly; minus infinity for zero."""
     if isinstance(value, Fraction):
@@ -250,7 +246,8 @@ def _exact_or_mp(context: mpmath.ctx_mp.MPContext, values: tuple[Value, ...], op
     for value in values[1:]:
         if isinstance(result, Fraction) and isinstance(value, Fraction):
             result = operation(result, value)
-            result = result if _fits(result) else _mp(result, context)
+            if max(result.numerator.bit_length(), result.denominator.bit_length()) > MAX_BITS:
+                result = _mp(result, context)
         else:
             result = operation(_mp(result, context), _mp(value, context))
             _magnitude(result)
@@ -343,17 +340,14 @@ def _rounding(rounder: Callable[[Fraction], int]) -> Callable:
     return rule
 
 
-def _absolute(context: mpmath.ctx_mp.MPContext, value: Value) -> Value:
-    return abs(value) if isinstance(value, Fraction) else context.mpf(abs(value))
-
-
 def _log(context: mpmath.ctx_mp.MPContext, value: Value) -> Value:
     _magnitude(value)
     return context.log(_real_if_close(_mp(value, context)))
 
 
 _RULES: dict[type, Callable] = {
-    sympy.Add: _add, sympy.Mul: _mul, sympy.Pow: _pow, sympy.log: _log, sympy.Abs: _absolute,
+    sympy.Add: _add, sympy.Mul: _mul, sympy.Pow: _pow, sympy.log: _log,
+    sympy.Abs: lambda context, value: abs(value) if isinstance(value, Fraction) else context.mpf(abs(value)),
     **{getattr(sympy, name): _function(name) for name in
        ("exp", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")},
     sympy.csc: _function("sin", True), sympy.sec: _function("cos", True), sympy.cot: _function("tan", True),

@@ -30,6 +30,7 @@ from shared.support.values import as_list, ensure_at_least_one
 
 Ballot = list[tuple[list[int], float]]  # classes of equal answers, each with its votes
 Draw = Callable[..., list[list[Completion]]]  # draw_samples, or what stands for it
+same_answer = functools.lru_cache(maxsize=10_000)(grade)  # the same spellings come up again and again
 
 
 def equivalence_classes(answers: Sequence[str | None]) -> list[list[int]]:
@@ -38,13 +39,12 @@ def equivalence_classes(answers: Sequence[str | None]) -> list[list[int]]:
     An answer joins the first class all of whose members it equals. None and empty text belong to no class.
     Taught in ch04, section 4.7.
     """
-    same = functools.cache(grade)  # the same spellings come up again and again
     classes: list[list[int]] = []
     for position, answer in enumerate(answers):
         if answer is None or not answer.strip():
             continue
         for members in classes:
-            if all(same(answer, answers[i]) for i in members):
+            if all(same_answer(answer, answers[i]) for i in members):
                 members.append(position)
                 break
         else:
