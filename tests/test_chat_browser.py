@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.parse
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import pytest
 from browser import Watched, wait_for
@@ -18,12 +19,11 @@ import course
 from appendix import g_chat as chat
 from tools.doctor import find_browser
 
-pytest.importorskip("gradio", reason="gradio is not installed: pip install -r requirements-chat.txt")
-from appendix import g_chat_app as app
-
+NO_GRADIO = find_spec("gradio") is None  # to import it takes seconds, which both workers would wait for
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
+    pytest.mark.skipif(NO_GRADIO, reason="gradio is not installed: pip install -r requirements-chat.txt"),
     pytest.mark.skipif(find_browser() is None, reason="no Chromium found: install one, or name it with COURSE_BROWSER"),
 ]
 
@@ -119,6 +119,8 @@ def looked_up():
 
 @pytest.fixture(scope="module")
 def address(script, looked_up):
+    from appendix import g_chat_app as app
+
     page = app.build_page()
     _, place, _ = page.launch(**app.launch_options(), quiet=True, prevent_thread_lock=True)
     yield place
@@ -200,7 +202,7 @@ def test_a_model_that_is_not_there_is_a_sentence_and_the_chat_goes_on(fresh, mon
         raise ConnectionError("The hub cannot be reached for this model: check the network.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(app, "load_once", fail)
+        patch.setattr("appendix.g_chat_app.load_once", fail)
         fresh.type("Hello")
         fresh.wait_for_text("The hub cannot be reached for this model: check the network.")
         fresh.wait_until_idle()

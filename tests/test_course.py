@@ -413,6 +413,7 @@ def test_tests_run_two_at_a_time_with_one_thread_and_the_tiny_model(calls, monke
     )
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("COURSE_MODEL", "qwen3-0.6b-base")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("COURSE_DATA", "math")
     assert course.main(["test", "-x"]) == 0
     assert [call[1:] for call in calls[-4:-1]] == [
@@ -423,7 +424,7 @@ def test_tests_run_two_at_a_time_with_one_thread_and_the_tiny_model(calls, monke
     two_at_a_time = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     assert calls[-1][1:] == ["-m", "pytest", *two_at_a_time, "-x"]
     assert environments[-1]["OMP_NUM_THREADS"] == "1"
-    assert not {"COURSE_MODEL", "COURSE_DATA"} & environments[-1].keys()
+    assert not {"COURSE_MODEL", "COURSE_DATA", "PYTHONDONTWRITEBYTECODE"} & environments[-1].keys()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,12 @@ from shared.tiny import documents, pretrain, train_teacher
 from shared.tiny.corpus import LEVELS, SUBJECTS, Recorder, draw_problem, generate_minimath, held_out
 from shared.tiny.values import boxed_form, plain, polynomial
 
-FRESH = generate_minimath(1500, seed=77)
+
+@pytest.fixture(scope="module")
+def fresh():
+    """Problems of a seed of their own."""
+    return generate_minimath(1500, seed=77)
+
 
 
 def test_minimath_is_deterministic_and_varies_with_the_seed():
@@ -27,26 +32,26 @@ def test_minimath_is_deterministic_and_varies_with_the_seed():
     assert generate_minimath(50, seed=3) != generate_minimath(50, seed=4)
 
 
-def test_every_subject_and_level_occurs_and_no_text_twice():
-    cells = Counter((p["subject"], p["level"]) for p in FRESH)
+def test_every_subject_and_level_occurs_and_no_text_twice(fresh):
+    cells = Counter((p["subject"], p["level"]) for p in fresh)
     assert set(cells) == {(s, v) for s in SUBJECTS for v in LEVELS}
     assert min(cells.values()) > 15
-    assert len({p["problem"] for p in FRESH}) == len(FRESH)
+    assert len({p["problem"] for p in fresh}) == len(fresh)
 
 
-def test_the_level_is_the_number_of_steps():
-    assert all(p["solution"].count("\n") == p["level"] for p in FRESH)
+def test_the_level_is_the_number_of_steps(fresh):
+    assert all(p["solution"].count("\n") == p["level"] for p in fresh)
 
 
-def test_the_two_splits_share_no_problem():
+def test_the_two_splits_share_no_problem(fresh):
     train = generate_minimath(3000, seed=77, split="train")
-    assert all(held_out(p["problem"]) for p in FRESH)
+    assert all(held_out(p["problem"]) for p in fresh)
     assert not any(held_out(p["problem"]) for p in train)
 
 
-def test_the_boxed_answer_of_every_solution_is_its_answer():
-    assert all(extract_answer(p["solution"]) == p["answer"] for p in FRESH)
-    assert all(grade(extract_answer(p["solution"]), p["answer"]) for p in FRESH)
+def test_the_boxed_answer_of_every_solution_is_its_answer(fresh):
+    assert all(extract_answer(p["solution"]) == p["answer"] for p in fresh)
+    assert all(grade(extract_answer(p["solution"]), p["answer"]) for p in fresh)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -77,18 +82,18 @@ def arithmetic(text):
     return value_of(ast.parse(text, mode="eval"))
 
 
-def test_every_arithmetic_step_is_true():
+def test_every_arithmetic_step_is_true(fresh):
     """Each step `left=right` of plain numbers, worked out by another evaluator."""
-    steps = [line.split("=") for p in FRESH for line in p["solution"].split("\n") if line.count("=") == 1]
+    steps = [line.split("=") for p in fresh for line in p["solution"].split("\n") if line.count("=") == 1]
     plain_steps = [s for s in steps if re.fullmatch(r"[-0-9+*/()]+", s[0] + s[1]) and "," not in s[0]]
     assert len(plain_steps) > 2000
     assert all(arithmetic(left) == arithmetic(right) for left, right in plain_steps)
 
 
-def test_every_expression_to_compute_has_its_answer():
+def test_every_expression_to_compute_has_its_answer(fresh):
     """The order of operations that a problem's text asks for is the one its solution follows."""
     found = 0
-    for p in FRESH:
+    for p in fresh:
         direct = re.fullmatch(r"(?:Compute|Evaluate|What is) ([-0-9+*/()]+)[.?]", p["problem"])
         mod = re.fullmatch(r"What is the remainder when ([-0-9+*/()]+) is divided by (\d+)\?", p["problem"])
         if direct:
@@ -99,8 +104,8 @@ def test_every_expression_to_compute_has_its_answer():
     assert found > 150
 
 
-def test_linear_equations_hold_at_their_answer():
-    for p in FRESH:
+def test_linear_equations_hold_at_their_answer(fresh):
+    for p in fresh:
         if p["subject"] != "Algebra":
             continue
         left, right = re.fullmatch(r"Solve for x: (.+)=(.+)\.", p["problem"]).groups()
