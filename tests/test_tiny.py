@@ -26,7 +26,6 @@ def fresh():
     return generate_minimath(1500, seed=77)
 
 
-
 def test_minimath_is_deterministic_and_varies_with_the_seed():
     assert generate_minimath(50, seed=3) == generate_minimath(50, seed=3)
     assert generate_minimath(50, seed=3) != generate_minimath(50, seed=4)
