@@ -75,6 +75,7 @@ def test_result_and_records():
     assert (result.records[0]["extracted"], result.records[0]["correct"]) == (None, False)
     assert str(result).startswith("60.0 % right (6 of 10, 95 % interval 31.3 to 83.2 %), 9.5 tokens a problem")
     assert repr(result) == str(result)
+    assert str(EvalResult([])) == "no problems"
 
 
 def test_problems_are_asked_in_batches_with_the_prompt_of_the_style():

@@ -410,6 +410,27 @@ def test_stream_holds_back_what_may_become_a_stop_string():
     assert "".join(stream(scripted(text + "> more"), TOKENIZER, "x", max_new_tokens=50, stop="</think>")) == "a<b "
 
 
+def test_stream_draws_by_the_settings_that_generate_has(model):
+    texts = []
+    for more in ({}, {"top_k": 2}, {"top_p": 0.3}, {"min_p": 0.5}):
+        options = {"max_new_tokens": 20, "temperature": 2.0, "seed": 5, **more}
+        [whole] = generate(model, TOKENIZER, "tell me", **options)
+        assert "".join(stream(model, TOKENIZER, "tell me", **options)) == whole.text
+        texts.append(whole.text)
+    assert len(set(texts)) == 4, "the case needs settings that matter"
+
+
+def test_stream_computes_the_new_token_only_or_everything_anew(model, monkeypatch):
+    seen, forward = [], model.hidden_states
+    monkeypatch.setattr(
+        model, "hidden_states", lambda ids, *rest, **more: seen.append(ids.shape[1]) or forward(ids, *rest, **more)
+    )
+    for use_cache, lengths in ((True, [2, 1, 1]), (False, [2, 3, 4])):
+        seen.clear()
+        list(stream(model, TOKENIZER, "ab", max_new_tokens=3, use_cache=use_cache))
+        assert seen == lengths
+
+
 def test_stream_checks_its_arguments_at_once_and_leaves_the_modes_alone(model):
     with pytest.raises(ValueError, match="empty"):
         stream(model, TOKENIZER, "", max_new_tokens=5)
@@ -675,15 +696,18 @@ def test_cache_grows_by_need(model, monkeypatch):
     assert sizes[::2] == [(1, 2), (1, 2)], "for the prompt alone, while it is read"
 
 
-def test_small_models_run_on_one_thread(model, monkeypatch):
+@pytest.mark.parametrize(("below", "threads"), [(10**9, 1), (1, 1), (0, 2)])
+def test_small_models_run_on_one_thread(model, monkeypatch, below, threads):
+    """`below` is counted from the parameters of two rows: what is just as large as the bound keeps its threads."""
     seen = []
     head = model.head.forward
     monkeypatch.setattr(model.head, "forward", lambda x: seen.append(torch.get_num_threads()) or head(x))
+    monkeypatch.setattr(completions, "ONE_THREAD_BELOW", 2 * sum(p.numel() for p in model.parameters()) + below)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        generate(model, TOKENIZER, "ab", max_new_tokens=2)
+        generate(model, TOKENIZER, ["ab", "cd"], max_new_tokens=2)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert set(seen) == {1}
+    assert set(seen) == {threads}

@@ -12,14 +12,17 @@ import time
 from pathlib import Path
 
 import pytest
+import sympy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.grader import hostile_text, load_jsonl
+from shared.grader.answer_text import MAX_CHARS
+from shared.grader.equality import Comparison
 from shared.grader.grading import extract_answer, grade, normalize_answer
 from shared.grader.math_parser import ExpressionParser
 from shared.grader.math_tokens import tokenize
-from shared.grader.numeric import POINTS, Evaluator, Undecided
+from shared.grader.numeric import POINTS, PRIME, Evaluator, Undecided, residue
 
 ROOT = Path(__file__).parents[1]
 PAIRS = load_jsonl("grader_pairs.jsonl")
@@ -243,6 +246,64 @@ def test_what_other_graders_get_wrong(prediction, gold, equal):
     """Trap section "Graders": the cases that were seen to go wrong elsewhere."""
     assert grade(prediction, gold) is equal
     assert grade(gold, prediction) is equal
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "equal"),
+    [
+        (r"[1,2)\cup\{2\}", "[1,2]", True),
+        (r"(1,2)\cup\{3\}", r"\{3\}\cup(1,2)", True),
+        (r"[1,2)\cup\{3\}", "[1,3]", False),
+        (r"[1\text{ cm}, 2\text{ cm})", "[1,2)", True),
+        (r"(0,1)\cup(1,2)\setminus\{5\}", r"(0,2)\setminus\{1\}", False),  # in which order is not said
+        (r"x > 1 \text{ or } y < 2", "x > 1", False),
+        ("ix < 2", "x < 2", False),
+        (r"(1,2\rangle", r"\langle 1,2\rangle", False),
+        (r"2\begin{pmatrix} (1,2) \\ 3 \end{pmatrix}", r"\begin{pmatrix}2\\6\end{pmatrix}", False),
+        ("5 meters squared", "5 m^2", True),
+        ("5 metres cubed", "5 m^3", True),
+        ("20 degrees Celsius", "20 °C", True),
+        ("20 degrees Fahrenheit", "20 °C", False),
+        ("5 cm", "(1,2)", False),
+        ("3 5/2", "11/2", False),  # no mixed number has an improper fraction
+        ("3 2/2", "4", False),
+        ("2^3!", "64", True),
+        ("2^3!", "40320", False),
+        ("∛8", "2", True),
+        ("binom(5,2)", "10", True),
+        ("f(+)", "f(x)", False),
+        (f"x_{{{'1' * 25}}}", "x_1", False),
+        ("e^{e^{e^{e^{9}}}}", "5", False),
+    ],
+)
+def test_rare_forms(prediction, gold, equal):
+    assert grade(prediction, gold) is equal
+    assert grade(gold, prediction) is equal
+
+
+def test_the_longest_answer_that_is_read():
+    assert normalize_answer("$5$".rjust(MAX_CHARS)) == "5"
+    assert normalize_answer("$5$".rjust(MAX_CHARS + 1)) == "$5$"
+
+
+def test_a_comparison_ends_with_its_budget():
+    number = Evaluator().steps_left
+    for left, enough in ((number, True), (5, True), (4, False)):
+        comparison = Comparison()
+        comparison.numbers.steps_left = left
+        with contextlib.nullcontext() if enough else pytest.raises(Undecided, match="budget"):
+            assert comparison.equal(sympy.Integer(3), sympy.Integer(3))
+
+
+def test_residues_of_rational_numbers_and_of_nothing_else():
+    x = sympy.Rational(3, 7)
+    assert residue(x) * 7 % PRIME == 3
+    assert residue(sympy.Pow(x, -2, evaluate=False)) == residue(sympy.Rational(49, 9))
+    assert residue(sympy.Add(x, -2, evaluate=False)) == residue(sympy.Rational(-11, 7))
+    assert residue(sympy.Integer(PRIME)) == 0
+    for node in (sympy.pi, sympy.sqrt(2), sympy.Rational(1, PRIME)):
+        with pytest.raises(Undecided):
+            residue(node)
 
 
 @pytest.mark.parametrize("value", [None, 5, 5.0, b"5", ["5"], float("nan"), object()])

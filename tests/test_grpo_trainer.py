@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 
@@ -11,6 +12,7 @@ import torch
 from shared.formats.checkpoints import list_checkpoints, load_training_state
 from shared.formats.loading import load_model
 from shared.grpo import GRPO, GRPOConfig, GRPOTrainer, group_advantages
+from shared.grpo.problems import digest
 from shared.support.jsonl import read_jsonl
 from shared.training.trainer import training_numerics
 from tests.killed_runs import run_killed
@@ -69,13 +71,14 @@ def plain_loss(model, rollouts, advantages) -> torch.Tensor:
     return total / len(rollouts)
 
 
+def reward_some(text: str, problem: dict) -> float:
+    """Equal within the groups of some problems, which then give no signal."""
+    return 1.0 if problem["answer"] in ("2", "3") else reward_even(text, problem)
+
+
 def test_the_gradient_is_that_of_the_formula_and_skipped_rollouts_had_none():
     """Rollouts of groups with equal rewards are not computed: without a KL term their gradient is exactly 0."""
-
-    def reward(text, problem):
-        return 1.0 if problem["answer"] in ("2", "3") else reward_even(text, problem)
-
-    trainer = small_trainer(reward, prompts_per_step=8)
+    trainer = small_trainer(reward_some, prompts_per_step=8)
     rollouts, metrics = trainer.collect()
     assert 0 < metrics["no_signal"] < 1
     ours, _ = gradients(trainer, rollouts)
@@ -84,6 +87,20 @@ def test_the_gradient_is_that_of_the_formula_and_skipped_rollouts_had_none():
     plain_loss(trainer.model, rollouts, group_advantages(rollouts.rewards)).backward()
     expected = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), [(GRPO, {}), (GRPOTrainer, {}), (GRPOTrainer, {"preset": "gspo"})], ids=str
+)
+def test_metrics_are_means_over_the_rollouts_that_are_computed(kind, settings):
+    """Before the first update every ratio is 1, and so is their mean, however many rollouts are left out."""
+    trainer = small_trainer(reward_some, kind=kind, prompts_per_step=8, **settings)
+    rollouts, metrics = trainer.collect()
+    assert 0 < metrics["no_signal"] < 1
+    measured = gradients(trainer, rollouts)[1]
+    assert measured["ratio"] == pytest.approx(1, abs=1e-5)
+    assert measured.get("weight", 1) == pytest.approx(1, abs=1e-5)
+    assert 0 < measured["entropy"] < math.log(trainer.model.config.vocab_size)
 
 
 def test_the_ratio_is_1_at_the_first_step_and_not_at_the_second():
@@ -393,6 +410,13 @@ def test_a_step_that_is_interrupted_is_taken_again_as_if_nothing_was(monkeypatch
     trainer.train()
     assert trainer.drawn == straight.drawn
     assert_same_weights(trainer.model, straight.model)
+
+
+def test_a_digest_is_of_problems_answers_and_their_order():
+    one, two = {"problem": "P", "answer": "1"}, {"problem": "Q", "answer": "2"}
+    lists = [[one, two], [two, one], [one], [one | {"problem": "R"}, two], [one | {"answer": "3"}, two]]
+    assert len({digest(problems) for problems in lists}) == len(lists)
+    assert digest([one | {"level": 3}, two]) == digest([one, two])
 
 
 def test_other_rewards_or_problems_make_another_run(tmp_path):

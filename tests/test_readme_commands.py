@@ -118,6 +118,8 @@ COVERED = {
     "python -m tools.book_sections": How(small="python -m tools.book_sections --check"),
     "python -m tools.shown": How("test_shown.py::test_most_of_the_cores_stand_in_the_chapters"),
     "python -m tools.pointers": How("test_pointers.py::test_sections_named_in_docstrings_exist_and_hold_the_name"),
+    "python -m pip install mutmut==3.8.1": MARKED,
+    "python -m tools.mutants grpo": How("test_tools.py::test_each_sample_of_mutants_has_its_tests"),
     "python -m tools.newest": How("test_repository.py::test_an_upgrade_takes_torch_from_its_own_index"),
     "ruff format": TESTS,
     "python -m codespell_lib": TESTS,

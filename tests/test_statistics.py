@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from scipy.stats import binomtest
 
-from shared.evaluation.statistics import PairedTest, mcnemar_p, paired_test, wilson_interval
+from shared.evaluation.statistics import PairedTest, mcnemar_p, mean_interval, paired_test, wilson_interval
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
@@ -61,3 +62,19 @@ def test_results_that_do_not_pair_up_are_refused():
     for first, second in (([True], [True, False]), ([], [])):
         with pytest.raises(ValueError, match="do not pair up"):
             paired_test(first, second)
+
+
+def test_mean_interval_by_hand():
+    mean, low, high = mean_interval([0, 0.5, 1, 0.5])
+    assert (mean, high - mean) == (0.5, pytest.approx(1.96 * math.sqrt(0.5 / 3) / 2))
+    assert mean - low == pytest.approx(high - mean)
+    assert mean_interval([1.0, 1.0]) == (1.0, 1.0, 1.0)
+    with pytest.raises(ValueError, match="at least 2"):
+        mean_interval([1.0])
+
+
+def test_five_per_cent_is_the_line_between_a_difference_and_none():
+    """Of six pairs that disagree all or none: p = 2 / 64; of five: 2 / 32."""
+    assert str(PairedTest(0, 6, 0, 0)).endswith("p = 0.0312, a difference")
+    assert str(PairedTest(0, 5, 0, 0)).endswith("p = 0.0625, no difference shown")
+    assert paired_test([True], [False]).n == 1

@@ -24,7 +24,7 @@ from samples import DOUBLE, PATH, executed_sample, sample_cells, sample_reposito
 
 from course import ROOT
 from tools import execute as execution
-from tools import readme, seconds, structure, sync, unchanged
+from tools import mutants, readme, seconds, structure, sync, unchanged
 from tools.cells import (
     IGNORE_TAG,
     MODEL_CELL,
@@ -773,6 +773,24 @@ def test_command_line_checks_and_reports(root, tmp_path):
     assert result.returncode == 1
     assert result.stderr.startswith("tools.notebooks: There is no notebook 'ch77'")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_each_sample_of_mutants_has_its_tests(root):
+    for package, names in mutants.TESTS.items():
+        assert (root / "shared" / package).is_dir()
+        assert all((root / "tests" / f"test_{name}.py").exists() for name in names)
+
+
+def test_a_decorator_is_moved_below_its_function():
+    pytest.importorskip("libcst")
+    code = (
+        "class A:\n    @first\n    @second(1)\n    def f(self):\n        pass\n    @staticmethod\n    def g(): pass\n"
+    )
+    moved = "class A:\n    def f(self):\n        pass\n    f = second(1)(f)\n    f = first(f)\n"
+    assert mutants.undecorated(code) == moved
+    static = "class A:\n    @staticmethod\n    def g(): pass\n"
+    assert mutants.undecorated(static) == static
+    assert mutants.undecorated("@lru_cache(2)\ndef h(): pass\n") == "def h(): pass\n"
 
 
 def test_tools_stay_within_python_3_10(root):

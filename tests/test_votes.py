@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import evaluate, load_minimath, load_model, render_prompt
-from shared.evaluation.statistics import mean_interval
 from shared.generation import completions as generation
 from shared.generation.completions import Completion
 from shared.inference.votes import (
@@ -347,14 +346,6 @@ def test_majority_at_k_is_unbiased():
     pools = [rng.choices(list(chances), list(chances.values()), k=9) for _ in range(3_000)]
     estimate = sum(majority_at_k(pool, "1", 3) for pool in pools) / len(pools)
     assert estimate == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 9_000))
-
-
-def test_mean_interval_by_hand():
-    mean, low, high = mean_interval([0, 0.5, 1, 0.5])
-    assert (mean, high - mean) == (0.5, pytest.approx(1.96 * math.sqrt(0.5 / 3) / 2))
-    assert mean - low == pytest.approx(high - mean)
-    with pytest.raises(ValueError, match="at least 2"):
-        mean_interval([1.0])
 
 
 # --- cost --------------------------------------------------------------------------------
