@@ -24,7 +24,7 @@ from pathlib import Path
 from course import ROOT
 
 TESTS = {
-    "grader": ("math_parser", "grading", "grading_kinds", "grading_spellings"),
+    "grader": ("math_parser", "grading", "grading_kinds", "grading_policy", "grading_spellings"),
     "grpo": ("grpo_loss", "rewards", "rollouts", "settings", "train_cli", "grpo_trainer", "grading_policy"),
     "generation": ("generation", "logprobs"),
     "evaluation": ("statistics", "ledger", "evaluator", "data"),
