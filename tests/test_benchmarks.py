@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -81,11 +82,12 @@ def test_the_shapes_say_what_a_text_and_a_logit_take():
 def test_growth_is_that_of_the_call_alone():
     block = torch.ones(2**22)  # what is there before does not count, nor does what came and went
     del block
-    grown = memory.growth(lambda: torch.ones(2**23).sum())
-    assert grown == pytest.approx(4 * 2**23, rel=0.1)
+    grown = memory.growth(lambda: torch.ones(2**24).sum())  # more than what the allocator keeps for itself
+    assert grown == pytest.approx(4 * 2**24, rel=0.1)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("COURSE_EVERY_COMMAND"), reason="nightly, with COURSE_EVERY_COMMAND=1")
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux says what a call took at its peak")
 def test_memory_grows_as_its_quick_form_says(monkeypatch, tmp_path, capsys):
     rows, picture = tmp_path / "rows.jsonl", tmp_path / "plot.png"
