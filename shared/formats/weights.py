@@ -62,7 +62,7 @@ class _Shapes(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is nn.init.normal_:
-            return kwargs["tensor"]
+            return args[0] if args else kwargs["tensor"]
         return function(*args, **({"device": "cpu"} if function is torch.arange else {}) | (kwargs or {}))
 
 

@@ -141,6 +141,6 @@ def _lookup(words: Sequence[str]) -> tuple[dict[str, int], sympy.Expr, int] | No
     if entry:
         return entry[0], sympy.Rational(entry[1].numerator, entry[1].denominator), 1
     if 1 < len(word) <= 20 and word.isalpha():
-        singular = word[:-1] if word.casefold().endswith("s") and len(word) > 3 else word
-        return {singular.casefold(): 1}, sympy.Integer(1), 1
+        word = word.casefold()
+        return {word[:-1] if word.endswith("s") and len(word) > 3 else word: 1}, sympy.Integer(1), 1
     return None
