@@ -20,6 +20,7 @@ from tests.test_distillation import small_distillation
 SETTINGS = {"kl_coef": 0.1, "micro_batch_tokens": 70, "prompts_per_step": 3, "eval_every": 2, "eval_problems": 3}
 WORKER = """
 import os, sys
+from contextlib import nullcontext
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
@@ -31,7 +32,7 @@ from tests.test_distributed import SETTINGS, distillation_gradients, first_gradi
 folder = Path(sys.argv[1])
 torch.manual_seed(int(os.environ["RANK"]))  # nothing may hang on a global generator
 SETTINGS["kind"] = processes.SpreadGRPO
-with processes.process_group():
+with processes.process_group() as device:
     assert torch.distributed.get_world_size() == 2
     gradients, batches = first_gradients(small_trainer(**SETTINGS))
     print(f"rank {torch.distributed.get_rank()}: {batches} micro-batches", flush=True)
@@ -50,6 +51,10 @@ with processes.process_group():
     trainer = small_distillation(processes.SpreadDistillation, out=str(folder / "distillation"), eval_every=3)
     trainer.train()
     assert "DTensor" in type(next(trainer.model.parameters())).__name__, "the weights are spread"
+    options = ["--steps=1", "--prompts-per-step=2", "--group-size=2", "--max-new-tokens=8"]
+    processes.process_group = lambda: nullcontext(device)  # they have met already
+    status = processes.main(["grpo", *options, f"--out={folder / 'command'}"])
+sys.exit(status)
 """
 needs_torchrun = pytest.mark.skipif(
     not torch.distributed.is_available() or sys.platform == "win32", reason="needs torchrun and gloo"
@@ -74,7 +79,7 @@ def distillation_gradients(trainer) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def folder(root, tmp_path_factory):
-    """What two processes left, which went on with a run of one and distilled."""
+    """What two processes left, which went on with a run of one, distilled, and ran the command; and what they said."""
     folder = tmp_path_factory.mktemp("two")
     small_trainer(steps=2, out=str(folder / "run"), **SETTINGS).train()
     worker = folder / "worker.py"
@@ -83,6 +88,7 @@ def folder(root, tmp_path_factory):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "said.txt").write_text(done.stdout, encoding="utf-8")
     return folder
 
 
@@ -155,16 +161,11 @@ def test_a_single_process_runs_none_of_it():
 
 @pytest.mark.slow
 @needs_torchrun
-def test_the_command_trains_in_two_processes(tmp_path, root):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "appendix.h_processes"]
-    options = ["--steps=1", "--prompts-per-step=2", "--group-size=2", "--max-new-tokens=8", f"--out={tmp_path}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(
-        [*command, "grpo", *options], cwd=root, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("1 steps done.") == 1, "one process speaks"
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000001"]
+def test_the_command_trains_in_two_processes(folder):
+    """That it can be started as a module is shown by appendix H."""
+    said = (folder / "said.txt").read_text(encoding="utf-8")
+    assert said.count("1 steps done.") == 1, "one process speaks"
+    assert [path.name for path in list_checkpoints(folder / "command")] == ["step-000001"]
 
 
 def test_a_method_that_does_not_exist_is_refused(capsys):
