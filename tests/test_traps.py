@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 
 import pytest
 
@@ -15,11 +16,12 @@ PARAGRAPHS = dict(re.findall(r"^\*\*([GKSD]\d+)\. (.+?)(?=^\*\*|^#|\Z)", PAGE, r
 CITED = re.compile(r"\b[Tt]raps? ((?:[GKSD]\d+(?:, and |, | and )?)+)")
 
 
+@cache
 def docstrings(path):
     """The docstrings of a module by the name of what they belong to, each as one line."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            yield getattr(node, "name", ""), " ".join((ast.get_docstring(node) or "").split())
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    owners = [node for node in nodes if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    return [(getattr(node, "name", ""), " ".join((ast.get_docstring(node) or "").split())) for node in owners]
 
 
 def cited(text: str) -> list[str]:

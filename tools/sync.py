@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from course import ROOT
@@ -16,14 +17,20 @@ NOT_TAUGHT = ("checks", "assets")
 SETS_UP = '"git", "clone"'  # in the set-up cell, of whatever age
 
 
+@cache  # all of `shared/` is compared with every notebook
+def statements(source: str) -> tuple[ast.stmt, ...]:
+    """What stands at the top level of a source text; not to be changed."""
+    return tuple(ast.parse(source).body)
+
+
 def definitions(source: str) -> list[Definition]:
     """The functions and classes at the top level of a source text."""
-    return [node for node in ast.parse(source).body if isinstance(node, Definition)]
+    return [node for node in statements(source) if isinstance(node, Definition)]
 
 
 def constants(source: str) -> list[Constant]:
     """The assignments to one name at the top level of a source text."""
-    return [node for node in ast.parse(source).body if isinstance(node, Constant) and target(node)]
+    return [node for node in statements(source) if isinstance(node, Constant) and target(node)]
 
 
 def target(node: Constant) -> str:
@@ -37,6 +44,7 @@ def name_of(node: Definition | Constant) -> str:
     return node.name if isinstance(node, Definition) else target(node)
 
 
+@cache
 def without_docstrings(node: Definition | Constant) -> str:
     """Dump of a syntax tree with every docstring in it taken out."""
     copy = ast.parse(ast.unparse(node))
@@ -124,7 +132,7 @@ def is_public(node: Constant) -> bool:
 
 def differs(node: Definition | Constant, sources: list[str]) -> bool:
     """Whether a definition equals none of the sources, docstrings aside."""
-    return without_docstrings(node) not in {without_docstrings(ast.parse(each).body[0]) for each in sources}
+    return without_docstrings(node) not in {without_docstrings(statements(each)[0]) for each in sources}
 
 
 def write(path: Path, root: Path = ROOT) -> int:
