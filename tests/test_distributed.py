@@ -151,14 +151,6 @@ def test_shares_cover_a_list_once():
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_a_single_process_runs_none_of_it():
-    """What only several processes need is not in the code that one process runs."""
-    code = "import sys; import shared, shared.grpo.__main__, shared.distillation.__main__; print([*sys.modules])"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "shared.training.trainer" in loaded
-    assert "appendix" not in loaded
-
-
 @pytest.mark.slow
 @needs_torchrun
 def test_the_command_trains_in_two_processes(folder):
