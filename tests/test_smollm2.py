@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,12 +45,16 @@ def ours(path):
 
 @pytest.fixture(scope="module")
 def theirs(path):
-    """Transformers' model and tokenizer; it would read the file three times, and list all names for each module."""
+    """Transformers' model and tokenizer; it would read the file three times, and list all names for each module.
+
+    It reads the 49,152 tokens one by one, which takes several times as long from a `memmap` as from an array.
+    """
     transformers = pytest.importorskip("transformers")
     gguf = pytest.importorskip("gguf")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("GGUFReader", "get_tensor_name_map"):
             patch.setattr(gguf, name, functools.cache(getattr(gguf, name)))
+        patch.setattr(np, "memmap", lambda path, *_, **__: np.fromfile(path, np.uint8))
         where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
         model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
         return model.eval(), transformers.AutoTokenizer.from_pretrained(**where)
