@@ -47,7 +47,7 @@ class How:
 SHELL, MARKED = How(test="the shell's own"), How(marked=True)
 TESTS = How("test_course.py::test_tests_run_two_at_a_time_with_one_thread_and_the_tiny_model")
 NAMED_TESTS = How("test_course.py::test_further_arguments_pass_through_in_order")
-LAB = How("test_lab_browser.py::test_run_all_of_chapter_2_finishes_without_an_error")
+LAB = How("test_lab_browser.py::test_run_all_of_the_exercises_finishes_without_an_error")
 RUN = How("test_tools.py::test_a_failure_among_several_is_one_sentence")
 GRADE = How("test_grade.py::test_every_notebook_gets_its_row_and_the_last_is_graded_as_if_alone")
 SITE = How("test_site_browser.py::test_every_page_is_there_with_its_notebook_to_download")
