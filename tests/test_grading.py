@@ -257,6 +257,7 @@ def test_what_other_graders_get_wrong(prediction, gold, equal):
         (r"[1\text{ cm}, 2\text{ cm})", "[1,2)", True),
         (r"(0,1)\cup(1,2)\setminus\{5\}", r"(0,2)\setminus\{1\}", False),  # in which order is not said
         (r"x > 1 \text{ or } y < 2", "x > 1", False),
+        ("x < y < 3", "x < y < 4", False),  # a chain is not its first two parts
         ("ix < 2", "x < 2", False),
         (r"(1,2\rangle", r"\langle 1,2\rangle", False),
         (r"2\begin{pmatrix} (1,2) \\ 3 \end{pmatrix}", r"\begin{pmatrix}2\\6\end{pmatrix}", False),

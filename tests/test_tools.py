@@ -787,7 +787,7 @@ def test_a_decorator_is_moved_below_its_function():
         "class A:\n    @first\n    @second(1)\n    def f(self):\n        pass\n    @staticmethod\n    def g(): pass\n"
     )
     moved = "class A:\n    def f(self):\n        pass\n    f = second(1)(f)\n    f = first(f)\n"
-    assert mutants.undecorated(code) == moved
+    assert mutants.undecorated(code) == moved + "    @staticmethod\n    def g(): pass\n"
     static = "class A:\n    @staticmethod\n    def g(): pass\n"
     assert mutants.undecorated(static) == static
     assert mutants.undecorated("@lru_cache(2)\ndef h(): pass\n") == "def h(): pass\n"
