@@ -143,6 +143,31 @@ def test_the_base_s_own_page_says_what_was_recorded():
     assert told.format(*reached) in " ".join(page.split())
 
 
+def test_the_page_says_what_the_recipe_made_from_nothing():
+    page = (TINY / "README.md").read_text(encoding="utf-8")
+    rows = table(page, "| problems | |")
+    assert len(rows) == 8
+    for seed in (0, 1):
+        recorded = read_jsonl(TINY / f"nothing_seed{seed}.jsonl")
+        for problems, name, *told in rows:
+            there = {row["part"]: row for row in recorded if f"/{problems}-" in row["key"]}
+            best = "cot, tag begun"
+            part = {"chain of thought": "cot", "chain of thought, tag begun (P*)": best, "direct": "direct"}.get(name)
+            part = part or ("correct, 125 steps, cot" if "GRPO" in name else f"{name}, {best}")
+            value, _, gain = told[seed].partition(", ")
+            assert value == f"{percent(there, part):.1f}", (problems, name)
+            if gain:
+                points, p_value = difference(part, best, there)
+                assert gain == f"+{points:.1f}", (problems, name)
+                assert p_value < 0.001, (problems, name)
+        log = [row for row in read_jsonl(TINY / f"nothing_seed{seed}_log.jsonl") if "accuracy" in row]
+        for chunk, _, *shares in table(page, "| chunk | tokens | seed 0: direct |"):
+            [scores] = [row["accuracy"] for row in log if row["chunk"] == int(chunk.partition(",")[0])]
+            assert [float(each) for each in shares[2 * seed : 2 * seed + 2]] == [
+                round(100 * scores[style]["all"]) for style in ("direct", "cot")
+            ]
+
+
 def percent(source: dict[str, dict], part: str) -> float:
     """Right answers of a recorded row, in per cent."""
     right = source[part]["right"]
