@@ -18,7 +18,7 @@ HEADING = re.compile(rf"(Exercise )?({NUMBER})\b")
 NAMED = re.compile(
     r"arXiv:(?P<arxiv>\d{4}\.\d{4,5})"
     rf"|(?P<kind>[Ss]ection|[Ee]xercise)s? {NUMBERS}"
-    r"|\b[Cc]hapter (?P<chapter>\d)\b|\b[Aa]ppendix (?P<appendix>[A-J])\b"
+    r"|\b[Cc]hapter (?P<chapter>\d)\b|\b[Aa]ppendix (?P<appendix>[A-K])\b"
 )
 ELSEWHERE = re.compile(r"(?:[Ii]ts|book.s) $")  # "the book's chapter 1" is none of ours
 UNTOUCHED = (
@@ -118,7 +118,8 @@ class Linker:
         """The first mention of a chapter or appendix."""
         number, letter = found["chapter"], found["appendix"]
         stem = f"ch{int(number):02d}/ch{int(number):02d}_main" if number else f"appendix/{letter}_"
-        page = next((each for each in sorted(self.app.env.found_docs) if each.startswith(stem)), self.docname)
+        docs = (each for each in sorted(self.app.env.found_docs) if not each.endswith(("_exercises", "_solutions")))
+        page = next((each for each in docs if each.startswith(stem)), self.docname)
         if page in self.done:
             return nodes.Text(found[0])
         self.done.add(page)

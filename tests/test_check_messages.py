@@ -419,3 +419,35 @@ def test_a_word_within_another_is_no_diagnosis():
 def test_what_is_wanted_in_words_stands_without_quotation_marks():
     assert 'expected a dictionary, {"direct": number, "steps": number}, got 20' in outcome("1.10", 20).message
     assert "expected another answer, got " in outcome("1.10", {"direct": 20, "steps": 90}).message
+
+
+def a_column_late(rows):
+    width = max(length + len(own) for length, own in rows)
+    return torch.tensor([([False] * length + own + [False] * width)[: width - 1] for length, own in rows])
+
+
+def with_a_column_for_token_0(rows):
+    width = max(length + len(own) for length, own in rows)
+    return torch.tensor([([False] * length + own + [False] * width)[:width] for length, own in rows])
+
+
+def by_eval(text, problem):
+    left, right = text.rpartition("\n")[2].removesuffix("=?").split(")", 1)
+    (a, b), (c, d) = (side.strip(" +()").split(",") for side in (left, right))
+    return f"({eval(a.strip()) + eval(c.strip())},{eval(b.strip()) + eval(d.strip())})\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "words"),
+    [
+        ("K.1", by_eval, "for arithmetic in the place of a number, '(1+1,2)+(3,4)=?': expected 'error\\n', got '(5,6)"),
+        (
+            "K.2",
+            a_column_late,
+            "column i is about token i + 1, since nothing stands before token 0; yours is one column too late",
+        ),
+        ("K.2", with_a_column_for_token_0, "expected a shape of (2, 7), got (2, 8); look at the columns: column i is"),
+    ],
+)
+def test_the_slips_of_appendix_k_are_called_by_their_name(number, answer, words):
+    assert words in outcome(number, answer).message

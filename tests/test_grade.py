@@ -25,6 +25,7 @@ if os.name == "nt":
 
 from tools import grade, grade_judge, grade_report, sandbox
 from tools.grade_values import BadMessageError, Opaque, decode, encode, pack, read_message, unpack
+from tools.solutions_index import notebooks
 
 LIMITS = sandbox.Limits(cell_seconds=40, notebook_seconds=200, memory=1 << 30, disk=32 << 20, processes=40)
 SHORT = replace(LIMITS, cell_seconds=3)
@@ -32,7 +33,9 @@ LOOPS = ("loops", "loops deaf", "loops when called")
 TITLES = {"99.1": "Double", "99.2": "First word"}
 NAMES = {"99.1": "double", "99.2": "first_word"}
 
-CHAPTERS = [f"ch0{number}" for number in range(2, 9)] if os.environ.get("COURSE_EVERY_CHECK") else ["ch04", "ch07"]
+EVERY = [*(f"ch0{number}" for number in range(2, 9)), "appendix_k"]
+CHAPTERS = EVERY if os.environ.get("COURSE_EVERY_CHECK") else ["ch04", "ch07"]
+EXERCISES_OF = grade.exercises_of
 IMPORT = "from shared.checks import check"
 DOUBLE = "def double(value):\n    return 2 * value"
 FIRST = "def first_word(text):\n    return text.split()[0]"
@@ -179,14 +182,14 @@ def hand_in(folder, values, names):
     (folder / "zuletzt.ipynb").write_text(notebook(*RIGHT), encoding="utf-8")
 
 
-def graded(folder, out, protection=None, limits=LIMITS):
+def graded(folder, out, protection=None, limits=LIMITS, chapter="ch99"):
     """Grade a folder; returns the rows by student."""
-    grader = grade.Grader(limits, "ch99", protection)
+    grader = grade.Grader(limits, chapter, protection)
     try:
         counts = grade.grade_all(folder, out, grader, again=False)
     finally:
         grader.close()
-    with (out / "grades_ch99.csv").open(encoding="utf-8-sig", newline="") as file:
+    with (out / f"grades_{chapter}.csv").open(encoding="utf-8-sig", newline="") as file:
         return counts, {row["student"]: row for row in csv.DictReader(file)}
 
 
@@ -328,19 +331,30 @@ def test_who_handed_in_no_notebook_is_named(tmp_path):
 
 
 def test_no_starter_gets_a_remark_and_every_notebook_is_known_by_its_checks():
-    for chapter in sorted(ROOT.glob("ch0[2-8]")):
+    assert len(notebooks()) == 8
+    for chapter, path in notebooks().items():
         starter, solved = (
-            grade.code_cells((chapter / f"{chapter.name}_{kind}.ipynb").read_bytes())
+            grade.code_cells(path.with_name(f"{chapter}_{kind}.ipynb").read_bytes())
             for kind in ("exercises", "solutions")
         )
         assert grade.looked_at(starter) == []
-        assert grade.chapter_of(starter) == grade.chapter_of(solved) == chapter.name
+        assert grade.chapter_of(starter) == grade.chapter_of(solved) == chapter
+
+
+def test_an_appendix_is_graded_as_a_chapter_and_its_modules_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "exercises_of", EXERCISES_OF)
+    cells = grade.code_cells(notebooks()["K"].with_name("K_solutions.ipynb").read_bytes())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "Ada.ipynb").write_text(notebook(*cells), encoding="utf-8")
+    counts, rows = graded(tmp_path / "in", tmp_path / "out", "limits", chapter="K")
+    assert (counts, rows["Ada"]["total"], rows["Ada"]["remarks"]) == ((1, 0, 0), "3", "")
 
 
 @pytest.mark.parametrize(
     ("source", "remark"),
     [
         ("open('ch06_solutions.ipynb')", "names the solutions"),
+        ("open('K_solutions.ipynb')", "names the solutions"),
         ("check = print", "redefines check"),
         ("from elsewhere import f as check", "redefines check"),
         ("%magic\ndef check(*_): ...", "redefines check"),

@@ -10,6 +10,7 @@ import pytest
 
 from course import ROOT
 from tools import handout
+from tools.solutions_index import notebooks
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,18 @@ def test_a_handout_holds_no_solution(files):
     assert b"ch06_solutions" in (ROOT / "ch06" / "ch06_exercises.ipynb").read_bytes()
 
 
-@pytest.mark.parametrize("chapter", [f"ch0{number}" for number in range(2, 9)])
-def test_the_notebook_is_the_starter_but_for_the_way_to_the_solutions(chapter):
-    path = ROOT / chapter / f"{chapter}_exercises.ipynb"
+def test_a_handout_of_an_appendix_holds_its_own_files_only():
+    files = handout.contents(ROOT, "K")
+    own = ["appendix/K_exercises.ipynb", "appendix/K_tools.ipynb", "appendix/k_tools.py"]
+    assert [name for name in files if name.startswith("appendix/")] == own
+    text = files["README_K.md"].decode("utf-8")
+    assert text.startswith("# Appendix K: Exercises\n")
+    assert "`appendix/K_tools.ipynb`" in text
+    assert "course.py grade appendix/K_exercises.ipynb\n" in text
+
+
+@pytest.mark.parametrize("path", notebooks().values(), ids=notebooks())
+def test_the_notebook_is_the_starter_but_for_the_way_to_the_solutions(path):
     given = json.loads(handout.without_solutions(path.read_bytes()))
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     changed = [old for old, new in zip(cells, given["cells"], strict=True) if old != new]

@@ -189,7 +189,8 @@ def texts() -> dict[str, str]:
     listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     names = listed or [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.md")]
     found = {name: (ROOT / name).read_text(encoding="utf-8") for name in names if ROOT / name != ROOT / INDEX}
-    return {**found, "handout": handout.README.format(title="Chapter 6", chapter="ch06", repository="a/b")}
+    names = {"title": "Chapter 6", "folder": "ch06", "main": "ch06_main.ipynb", "chapter": "ch06"}
+    return {**found, "handout": handout.README.format(**names, repository="a/b")}
 
 
 def commands(text: str) -> list[tuple[str, str]]:

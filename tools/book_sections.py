@@ -60,7 +60,7 @@ def titles(root: Path = ROOT) -> dict[str, str]:
         for number, text in (sections(part, root) or {}).items():
             if number:
                 found[number] = text.partition("\n")[0].lstrip("# ").removeprefix(f"{number} ")
-        for notebook in sorted(path.parent.glob("ch*_exercises.ipynb")) if part.isdigit() else []:
+        for notebook in path.parent.glob(f"{path.name.partition('_')[0]}_exercises.ipynb"):
             found |= {f"exercise {each.number}": each.title for each in exercises(notebook)}
     return found
 

@@ -25,12 +25,12 @@ from tools import grade_report, sandbox
 from tools.grade_judge import Report, Verdict, judge
 from tools.grade_options import parser
 from tools.sandbox import Limits
-from tools.solutions_index import exercises
+from tools.solutions_index import exercises, notebooks
 
 LARGEST_NOTEBOOK = 30_000_000  # bytes
 PATIENCE = 120  # seconds that the checks themselves may take beyond a notebook's own time
-CHECK_CALL = re.compile(r"^\s*check\(\s*[\"'](\d+)\.\d+[\"']", re.MULTILINE)
-SOLUTIONS = re.compile(r"\b(?:ch\d\d|appendix)?_solutions\b|\bsolutions\.ipynb\b")
+CHECK_CALL = re.compile(r"^\s*check\(\s*[\"'](\d+|[A-Z])\.\d+[\"']", re.MULTILINE)
+SOLUTIONS = re.compile(r"\b(?:ch\d\d|[A-Z]|appendix)?_solutions\b|\bsolutions\.ipynb\b")
 INSIDE = re.compile(r"\bshared\.checks\b|\bfrom shared import checks\b")
 GIVEN_IMPORT = re.compile(r"^from shared\.checks import check$|^from shared\.checks\.ch07 import FAULTS$", re.MULTILINE)
 
@@ -93,9 +93,10 @@ def code_cells(content: bytes) -> list[str]:
 
 
 def chapter_of(cells: list[str]) -> str | None:
-    """The chapter of which a notebook checks most exercises, such as ch06."""
+    """The chapter or appendix of which a notebook checks most exercises, such as ch06 or K."""
     counts = Counter(number for cell in cells for number in CHECK_CALL.findall(cell))
-    return f"ch{int(counts.most_common(1)[0][0]):02d}" if counts else None
+    part = counts.most_common(1)[0][0] if counts else None
+    return f"ch{int(part):02d}" if part and part.isdigit() else part
 
 
 def looked_at(cells: list[str]) -> list[str]:
@@ -130,9 +131,9 @@ def redefines_check(source: str) -> bool:
 
 def exercises_of(chapter: str) -> tuple[dict[str, str], dict[str, str]]:
     """Titles of a chapter's exercises, and what their solutions are called in the starter notebook; by number."""
-    path = ROOT / chapter / f"{chapter}_exercises.ipynb"
-    stated = {each.number: each for each in exercises(path)} if path.exists() else {}
-    numbers = registered(str(int(chapter[2:])))
+    path = notebooks().get(chapter)
+    stated = {each.number: each for each in exercises(path)} if path else {}
+    numbers = registered(chapter.removeprefix("ch").lstrip("0"))
     titles = {number: stated[number].title if number in stated else "" for number in numbers}
     return titles, {number: stated[number].solution if number in stated else "" for number in numbers}
 
@@ -183,9 +184,10 @@ class Grader:
 
     def judged(self, cells: list[str], chapter: str, names: dict[str, str]) -> Report:
         """Judge in a process of its own, so that nothing of one submission is left for the next."""
-        made, context = self.template(chapter), multiprocessing.get_context("fork")
+        work = chapter if chapter.startswith("ch") else "appendix"
+        made, context = self.template(work), multiprocessing.get_context("fork")
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=self.judge_and_send, args=(theirs, made, cells, chapter, names))
+        process = context.Process(target=self.judge_and_send, args=(theirs, made, cells, work, names))
         process.start()
         theirs.close()
         try:
@@ -198,14 +200,12 @@ class Grader:
             process.kill()  # when its report has come, it has cleaned up
             process.join()
 
-    def judge_and_send(
-        self, pipe: Connection, made: Path, cells: list[str], chapter: str, names: dict[str, str]
-    ) -> None:
+    def judge_and_send(self, pipe: Connection, made: Path, cells: list[str], work: str, names: dict[str, str]) -> None:
         """Start the submission's process, judge, and send the report."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the grader ends this process
-        started = sandbox.start(made, chapter, self.protection, self.limits)
+        started = sandbox.start(made, work, self.protection, self.limits)
         course = f"{started.scratch.resolve() if started.scratch else ''}/course"
-        places = {"course": course, "folder": f"{course}/{chapter}"}
+        places = {"course": course, "folder": f"{course}/{work}"}
         try:
             report = judge(started, cells, places, names, self.limits)
             ended = bool(report.remarks) and report.remarks[-1].endswith("ended the process")
@@ -276,7 +276,7 @@ def command(parsed: argparse.Namespace, limits: Limits) -> int:
     """Grade what the command line names."""
     if not parsed.folder.exists():
         raise GradingError(f"There is no folder or notebook {parsed.folder}.")
-    if parsed.chapter and not (re.fullmatch(r"ch\d\d", parsed.chapter) and exercises_of(parsed.chapter)[0]):
+    if parsed.chapter and not (re.fullmatch(r"ch\d\d|[A-Z]", parsed.chapter) and exercises_of(parsed.chapter)[0]):
         raise GradingError(f"There are no exercises in {parsed.chapter!r}: write --chapter ch06, for example.")
     grader = Grader(limits, parsed.chapter)
     try:

@@ -14,7 +14,7 @@ def parser() -> argparse.ArgumentParser:
     main_parser = argparse.ArgumentParser(prog="course.py grade", description="Grade a folder of submitted notebooks.")
     add = main_parser.add_argument
     add("folder", type=from_caller, help="holds the notebooks, in sub-folders if you like; or a single notebook")
-    add("--chapter", help="of all of them, such as ch06; otherwise told by the exercises that a notebook checks")
+    add("--chapter", help="of all of them, such as ch06 or K; otherwise told by the exercises that a notebook checks")
     add("--out", type=from_caller, default=ROOT / "results" / "grades", help="for the results (default results/grades)")
     add("--again", action="store_true", help="grade those too that have a row already; rows are added, none replaced")
     add("--cell-seconds", type=float, default=limits.cell_seconds, help="for each cell (default %(default)g)")

@@ -19,6 +19,7 @@ SHARED = (
     "tools/*.py",
     "ch[0-9][0-9]/*.py",
 )
+OTHERS = ("_exercises", "_solutions")
 LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "README.md", "_solutions.")
 SOLUTIONS = re.compile(r"\s*Worked solutions are in \[[^\]]*\]\([^)]*\)[^.]*\.")
 README = """\
@@ -28,10 +29,10 @@ Python 3.10 or newer and about 3 GB of disk space are needed (on Linux 10 GB, un
 In this folder type
 
     python3 course.py lab
-    python3 course.py grade {chapter}/{chapter}_exercises.ipynb
+    python3 course.py grade {folder}/{chapter}_exercises.ipynb
 
 The first command installs the packages the first time, which takes some minutes, and opens JupyterLab: read
-`{chapter}/{chapter}_main.ipynb`, and write your solutions into `{chapter}/{chapter}_exercises.ipynb`. On Windows write
+`{folder}/{main}`, and write your solutions into `{folder}/{chapter}_exercises.ipynb`. On Windows write
 `py course.py lab`. The second command grades your notebook as it will be graded after you have handed it in: run it
 before (Linux and macOS). Hand in `{chapter}_exercises.ipynb` alone.
 
@@ -44,26 +45,33 @@ class HandoutError(Exception):
 
 
 def contents(root: Path, chapter: str) -> dict[str, bytes]:
-    """The files of a chapter's handout, by their paths in it. Raises HandoutError for a chapter without exercises."""
-    notebook = root / chapter / f"{chapter}_exercises.ipynb"
-    if not re.fullmatch(r"ch\d\d", chapter) or not notebook.exists():
-        there = ", ".join(path.parent.name for path in sorted(root.glob("ch[0-9][0-9]/*_exercises.ipynb")))
-        raise HandoutError(f"{chapter!r} has no exercises: choose one of {there}.")
-    paths = [path for pattern in (*SHARED, f"{chapter}/*") for path in sorted(root.glob(pattern)) if path.is_file()]
+    """The files of a chapter's handout, by their paths in it. Raises HandoutError for a chapter without exercises.
+
+    An appendix such as K is a chapter too; its files are those of the folder that begin with its letter.
+    """
+    chapters, appendices = (sorted(root.glob(f"{place}_exercises.ipynb")) for place in ("ch[0-9][0-9]/*", "appendix/?"))
+    notebooks = {path.stem.removesuffix("_exercises"): path for path in (*chapters, *appendices)}
+    if chapter not in notebooks:
+        raise HandoutError(f"{chapter!r} has no exercises: choose one of {', '.join(notebooks)}.")
+    notebook = notebooks[chapter]
+    own = f"{chapter}/*" if notebook in chapters else f"appendix/[{chapter}{chapter.lower()}]_*"
+    paths = [path for pattern in (*SHARED, own) for path in sorted(root.glob(pattern)) if path.is_file()]
     names = {path: path.relative_to(root).as_posix() for path in paths}
     files = {
         name: without_solutions(path.read_bytes()) if path.suffix == ".ipynb" else path.read_bytes()
         for path, name in names.items()
         if not any(part in name for part in LEFT_OUT)
     }
-    return {**files, f"README_{chapter}.md": readme(root, notebook).encode("utf-8")}
+    main = next(path.name for path in paths if path.suffix == ".ipynb" and not path.stem.endswith(OTHERS))
+    return {**files, f"README_{chapter}.md": readme(root, notebook, main, chapter).encode("utf-8")}
 
 
-def readme(root: Path, notebook: Path) -> str:
+def readme(root: Path, notebook: Path, main: str, chapter: str) -> str:
     """The text that says how to begin."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     title = "".join(cells[0]["source"]).splitlines()[0].removeprefix("# ")
-    return README.format(title=title, chapter=notebook.parent.name, repository=repository(root))
+    names = {"folder": notebook.parent.name, "main": main, "chapter": chapter}
+    return README.format(title=title, repository=repository(root), **names)
 
 
 def without_solutions(content: bytes) -> bytes:
@@ -102,7 +110,7 @@ def same(path: Path, data: bytes) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Write a handout; exit status 1 with a sentence if that cannot be done."""
     parser = argparse.ArgumentParser(prog="course.py handout", description=__doc__.split(":")[0] + ".")
-    parser.add_argument("chapter", help="such as ch06")
+    parser.add_argument("chapter", help="such as ch06, or K for appendix K")
     parser.add_argument(
         "--out", type=from_caller, required=True, help="folder to write; more chapters can be added to it"
     )

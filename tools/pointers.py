@@ -18,7 +18,7 @@ from tools import sync
 from tools.cells import read_notebook
 
 FOLDERS = ("shared", "appendix", "tools", "benchmarks")
-LETTERS = "A-HJ"
+LETTERS = "A-HJK"
 PLACE = rf"(?:ch(?P<chapter>\d\d)|appendix (?P<letter>[{LETTERS}]))"
 NUMBER = rf"(?:\d+|[{LETTERS}])\.\d+"
 NUMBERS = rf"(?P<numbers>{NUMBER}(?:(?:, | to | and |, and ){NUMBER})*)"
@@ -67,7 +67,8 @@ def part_of(match: re.Match) -> str:
 def sections(part: str, root: Path = ROOT) -> dict[str, str] | None:
     """The numbered sections of chapter 6 or appendix F, texts and code; the whole of it under ""; None if absent."""
     chapter = f"ch{int(part):02d}/ch{int(part):02d}_main.ipynb" if part.isdigit() else ""
-    notebooks = list(root.glob(chapter or f"appendix/{part}_*.ipynb"))
+    others = (f"{part}_exercises", f"{part}_solutions")
+    notebooks = [path for path in root.glob(chapter or f"appendix/{part}_*.ipynb") if path.stem not in others]
     cells = [cell.source for path in notebooks for cell in read_notebook(path).cells]
     found, current = {"": "\n".join(cells)}, None
     for line in found[""].splitlines():

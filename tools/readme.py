@@ -31,6 +31,7 @@ APPENDICES = {
     "H": "H_scaling_out.ipynb",
     "I": "I_book_sections.md",
     "J": "J_traps.md",
+    "K": "K_tools.ipynb",
 }
 TO_COME = "to come"
 
@@ -59,8 +60,7 @@ def heading(root: Path, path: str) -> str:
 def chapter_row(root: Path, name: str, content: str) -> str:
     """One chapter's row."""
     main = f"{name}/{name}_main.ipynb"
-    extras = [("exercises", f"{name}/{name}_exercises.ipynb"), ("solutions", f"{name}/{name}_solutions.ipynb")]
-    exercises = ", ".join(link(root, text, path) for text, path in extras if (root / path).exists())
+    exercises = extras(root, f"{name}/{name}")
     number = int(name.removeprefix("ch"))
     read = link(root, "read", main)
     return f"| {number} | {heading(root, main)} | {content} | {read} | {exercises} | {badge(root, main)} |"
@@ -69,7 +69,14 @@ def chapter_row(root: Path, name: str, content: str) -> str:
 def appendix_row(root: Path, letter: str, file: str) -> str:
     """One appendix's row."""
     path = f"appendix/{file}"
-    return f"| {letter} | {heading(root, path)} | | {link(root, 'read', path)} | | {badge(root, path)} |"
+    exercises = f" {extras(root, f'appendix/{letter}')}".rstrip()
+    return f"| {letter} | {heading(root, path)} | | {link(root, 'read', path)} |{exercises} | {badge(root, path)} |"
+
+
+def extras(root: Path, stem: str) -> str:
+    """Links to the exercises and solutions of a chapter or an appendix, as far as they exist."""
+    paths = {kind: f"{stem}_{kind}.ipynb" for kind in ("exercises", "solutions")}
+    return ", ".join(link(root, kind, path) for kind, path in paths.items() if (root / path).exists())
 
 
 def link(root: Path, text: str, path: str) -> str:

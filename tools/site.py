@@ -40,9 +40,9 @@ def pages(root: Path = ROOT) -> list[str]:
     """The notebooks and appendix pages that the web edition shows, relative to the repository, in reading order."""
     kinds = ("main", "exercises", "solutions")
     chapters = [f"{name}/{name}_{kind}.ipynb" for name in CHAPTERS for kind in kinds]
-    return [
-        path for path in [*chapters, *(f"appendix/{file}" for file in APPENDICES.values())] if (root / path).exists()
-    ]
+    exercises = [f"appendix/{letter}_{kind}.ipynb" for letter in APPENDICES for kind in kinds[1:]]
+    appendices = sorted([*exercises, *(f"appendix/{file}" for file in APPENDICES.values())], key=lambda path: path[9])
+    return [path for path in [*chapters, *appendices] if (root / path).exists()]
 
 
 def repository_link(path: str, root: Path = ROOT) -> str:
@@ -117,9 +117,10 @@ def markdown_cell(text: str) -> dict:
 
 
 def contents(page: str, root: Path = ROOT) -> str:
-    """The entries of a chapter's exercises and solutions below it; empty if there are none."""
-    stem = page.removesuffix("_main.ipynb")
-    names = [name for name in ("exercises", "solutions") if page != stem and (root / f"{stem}_{name}.ipynb").exists()]
+    """The entries of the exercises and solutions of a chapter or an appendix below it; empty if there are none."""
+    stem, _, rest = page.partition("_")
+    kinds = ("exercises", "solutions")
+    names = [name for name in kinds if not rest.startswith(kinds) and (root / f"{stem}_{name}.ipynb").exists()]
     entries = "\n".join(f"{name.capitalize()} <{posixpath.basename(stem)}_{name}>" for name in names)
     return f"```{{toctree}}\n:hidden:\n\n{entries}\n```" if entries else ""
 

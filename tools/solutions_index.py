@@ -10,7 +10,7 @@ from pathlib import Path
 
 from course import ROOT
 from tools.cells import read_notebook
-from tools.readme import heading, write_or_check
+from tools.readme import APPENDICES, heading, write_or_check
 
 INDEX = Path("appendix") / "B_solutions_index.md"
 INTRODUCTION = """\
@@ -50,12 +50,18 @@ def exercises(path: Path) -> list[Exercise]:
     return [Exercise(number, title, checked[number]) for number, title in titles]
 
 
-def lines_of(path: Path, root: Path) -> Iterator[str]:
+def notebooks(root: Path = ROOT) -> dict[str, Path]:
+    """The exercise notebooks, by chapter or appendix: "ch02", ..., "K"."""
+    paths = [*sorted(root.glob("ch*/ch*_exercises.ipynb")), *sorted(root.glob("appendix/?_exercises.ipynb"))]
+    return {path.stem.removesuffix("_exercises"): path for path in paths}
+
+
+def lines_of(part: str, path: Path, root: Path) -> Iterator[str]:
     """The section of one exercise notebook in Markdown."""
-    chapter = path.parent.name
-    text = f"../{chapter}/{path.name}"
+    text = f"../{path.parent.name}/{path.name}"
     solutions = text.replace("_exercises", "_solutions")
-    yield f"\n## Chapter {int(chapter[2:])}: {heading(root, f'{chapter}/{chapter}_main.ipynb')}\n"
+    main = f"{part}/{part}_main.ipynb" if part.startswith("ch") else f"appendix/{APPENDICES[part]}"
+    yield f"\n## {f'Chapter {int(part[2:])}' if part.startswith('ch') else f'Appendix {part}'}: {heading(root, main)}\n"
     yield "| | Exercise | What you write | Text | Solution |"
     yield "|---|---|---|---|---|"
     for exercise in exercises(path):
@@ -67,9 +73,9 @@ def lines_of(path: Path, root: Path) -> Iterator[str]:
 
 def index(root: Path = ROOT) -> str:
     """The whole file."""
-    notebooks = sorted(root.glob("ch*/ch*_exercises.ipynb"))
-    count = sum(len(exercises(path)) for path in notebooks)
-    sections = [line for path in notebooks for line in lines_of(path, root)]
+    found = notebooks(root)
+    count = sum(len(exercises(path)) for path in found.values())
+    sections = [line for part, path in found.items() for line in lines_of(part, path, root)]
     return INTRODUCTION.format(count=count) + "\n".join(sections) + "\n"
 
 
