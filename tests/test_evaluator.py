@@ -78,6 +78,24 @@ def test_result_and_records():
     assert str(EvalResult([])) == "no problems"
 
 
+def test_the_time_is_told_where_it_was_measured():
+    records = run(Oracle()).records
+    assert str(EvalResult(records, seconds=0.05)).endswith(" tokens a problem, 0.1 s (1,900 tokens/s)")
+    assert str(EvalResult(records)).endswith(" tokens a problem")
+
+
+def test_an_answer_may_have_256_tokens_and_64_problems_are_asked_at_once_unless_told_otherwise():
+    """Published numbers were made with these, so another default would quietly change what they say."""
+    asked = []
+
+    def method(model, tokenizer, prompts, *, max_new_tokens, seed):
+        asked.append((len(prompts), max_new_tokens, seed))
+        return [Answer("", None, 1)] * len(prompts)
+
+    evaluate(None, None, [{"problem": str(i), "answer": "1"} for i in range(65)], method=method)
+    assert asked == [(64, 256, 0), (1, 256, 0)]
+
+
 def test_problems_are_asked_in_batches_with_the_prompt_of_the_style():
     oracle = Oracle()
     run(oracle, batch_size=4, prompt="cot")

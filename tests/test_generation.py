@@ -696,6 +696,21 @@ def test_cache_grows_by_need(model, monkeypatch):
     assert sizes[::2] == [(1, 2), (1, 2)], "for the prompt alone, while it is read"
 
 
+@pytest.mark.parametrize("way", [completions.Cached, completions.Recomputed])
+def test_prompts_are_put_where_the_model_is(way):
+    """The meta device stands for a GPU: it knows where a tensor is, and no numbers."""
+    model, devices = FixedModel(torch.zeros(VOCAB)), []
+    model.device = torch.device("meta")
+
+    def hidden_states(input_ids, cache=None, attention_mask=None):
+        devices.extend([input_ids.device.type, attention_mask.device.type])
+        return torch.zeros(*input_ids.shape, 1, device="meta")
+
+    model.hidden_states = hidden_states
+    way(model, [(1, 2), (3,)], EOS)
+    assert devices == ["meta", "meta"]
+
+
 @pytest.mark.parametrize(("below", "threads"), [(10**9, 1), (1, 1), (0, 2)])
 def test_small_models_run_on_one_thread(model, monkeypatch, below, threads):
     """`below` is counted from the parameters of two rows: what is just as large as the bound keeps its threads."""
