@@ -26,9 +26,12 @@ from course import ROOT
 TESTS = {
     "grader": ("math_parser", "grading", "grading_kinds", "grading_policy", "grading_spellings"),
     "grpo": ("grpo_loss", "rewards", "rollouts", "settings", "train_cli", "grpo_trainer", "grading_policy"),
-    "generation": ("generation", "logprobs"),
-    "evaluation": ("statistics", "ledger", "evaluator", "data"),
+    "generation": ("generation", "logprobs", "sampling_statistics", "scorers", "chat", "chat_form", "bad_inputs"),
+    "evaluation": ("statistics", "ledger", "evaluator", "data", "bad_inputs"),
 }
+OPTIONS = ["-o", "addopts=", "-p", "no:cacheprovider", "--quick", "-m", "not hypothesis"]
+# OpenMP's second thread never answers in a forked process; to wait for it would pass for a fault that was noticed.
+OPTIONS += ["--deselect", "tests/test_generation.py::test_small_models_run_on_one_thread"]
 CAUGHT = ("killed", "timeout", "segfault")
 SETTINGS = """
 [tool.mutmut]
@@ -36,7 +39,7 @@ source_paths = ["shared"]
 only_mutate = ["shared/{package}/*"]
 do_not_mutate_patterns = ['^\\s*raise ']
 also_copy = {copied}
-pytest_add_cli_args = ["-o", "addopts=", "-p", "no:cacheprovider", "--quick", "-m", "not hypothesis"]
+pytest_add_cli_args = {options}
 pytest_add_cli_args_test_selection = {tests}
 use_git_change_detection = false
 """
@@ -51,7 +54,7 @@ def prepare(package: str, work: Path) -> None:
     copied = sorted({name.partition("/")[0] for name in listed.splitlines()} - {"shared", "tests", "pyproject.toml"})
     tests = [f"tests/test_{name}.py" for name in TESTS[package]]
     with open(work / "pyproject.toml", "a", encoding="utf-8") as file:
-        file.write(SETTINGS.format(package=package, copied=copied, tests=tests))
+        file.write(SETTINGS.format(package=package, copied=copied, tests=tests, options=OPTIONS))
 
 
 def undecorated(code: str) -> str:
