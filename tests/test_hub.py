@@ -106,6 +106,27 @@ def test_smollm2_comes_from_its_package_or_from_the_hub(server, monkeypatch, tmp
     assert server.requests == [], "the hub is not asked"
 
 
+@pytest.mark.parametrize(("there", "found"), [(True, "model.gguf"), (False, None)])
+def test_the_package_holds_the_model_in_a_gguf_file(monkeypatch, tmp_path, there, found):
+    (tmp_path / "model.py").touch()
+    if there:
+        (tmp_path / "model.gguf").touch()
+    names = ("model.py", "model.gguf")
+    listed = [SimpleNamespace(suffix=Path(name).suffix, locate=lambda name=name: tmp_path / name) for name in names]
+    monkeypatch.setattr(hub.importlib.metadata, "files", lambda package: listed)
+    assert hub.packaged_smollm2() == (found and tmp_path / found)
+
+
+def test_without_the_package_there_is_no_packaged_model(monkeypatch):
+    def files(package):
+        raise hub.importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(hub.importlib.metadata, "files", files)
+    assert hub.packaged_smollm2() is None
+    monkeypatch.setattr(hub.importlib.metadata, "files", lambda package: None)  # installed without a list of its files
+    assert hub.packaged_smollm2() is None
+
+
 # --- what is not the file -----------------------------------------------------------------------------------
 
 

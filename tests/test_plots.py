@@ -9,7 +9,9 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import pytest
 
-from shared.plots import interval_points, lines
+from shared.plots import interval_points, lines, new_figure, panels, token_bars
+from shared.support.jsonl import read_jsonl
+from shared.tiny.plot_log import LOG, plot_log
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +47,33 @@ def test_lines_below_zero_are_shown(values):
 @pytest.mark.parametrize("values", [[3, 4], [0, 1], [float("nan"), 4], [None, 4]])
 def test_lines_above_zero_start_at_zero(values):
     assert lines([1, 2], {"a": values}).get_ylim()[0] == 0
+
+
+def test_a_logarithmic_axis_has_its_ticks_at_the_values():
+    axes = lines([1, 2, 8], {"a": [3, 4, 5]}, log="x")
+    assert axes.get_xscale() == "log"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "8"]
+
+
+def test_bars_can_be_drawn_beside_others():
+    _, mine = new_figure()
+    assert token_bars(["a b", "\n"], [0.75, 0.25], axes=mine) is mine
+    assert [label.get_text() for label in mine.get_yticklabels()] == ["a␣b", "\\n"]
+    assert token_bars(["a"], [1.0]) is not mine
+
+
+def test_panels_that_are_not_asked_for_are_not_drawn():
+    drawn = panels(3)
+    assert drawn == drawn[0].figure.axes
+    assert len(drawn) == 3
+
+
+def test_the_log_of_pre_training_is_drawn_to_its_end():
+    axes = plot_log().axes[0]
+    last = [row for row in read_jsonl(LOG) if "accuracy" in row][-1]
+    drawn = {line.get_label(): line for line in axes.lines}
+    for level in "12345":
+        assert drawn[f"level {level}"].get_ydata()[-1] == 100 * last["accuracy"]["cot"][level]
+    assert drawn["direct, all"].get_ydata()[-1] == 100 * last["accuracy"]["direct"]["all"]
+    assert drawn["direct, all"].get_xdata()[-1] == last["tokens"] / 1e6
+    assert axes.get_ylim() == (0, 100)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from course import ROOT
 from shared.generation.sampling import plain_seed
 from shared.support import files
 from shared.support.jsonl import read_jsonl, write_jsonl
+from shared.support.progress import print_any_text
 from shared.support.values import ensure_at_least_one
 
 
@@ -56,3 +59,19 @@ def test_counts_and_seeds():
     assert [plain_seed(seed) for seed in (3, np.int64(3), torch.tensor(3), None)] == [3, 3, 3, None]
     with pytest.raises(ValueError, match=r"seed is 1\.5: give a whole number"):
         plain_seed(1.5)
+
+
+def test_text_that_the_output_lacks_is_shown_in_ascii(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="cp1252"))
+    print_any_text()
+    print("5 ≤ 6", flush=True)
+    assert raw.getvalue().split(b"\\")[1].startswith(b"u2264 6")
+
+
+def test_an_output_that_cannot_be_set_is_left_alone(monkeypatch):
+    """That of a notebook, for one."""
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    print_any_text()
+    print("5 ≤ 6")
+    assert sys.stdout.getvalue() == "5 ≤ 6\n"

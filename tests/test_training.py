@@ -309,6 +309,27 @@ def test_the_csv_gets_a_column_that_comes_later(tmp_path):
     assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,a", "1,0.5"]
 
 
+def test_two_runs_in_one_folder_are_told(tmp_path):
+    log = MetricsLog(tmp_path)
+    log.append({"step": 1})
+    MetricsLog(tmp_path).append({"step": 1})
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"Another run has changed .*metrics\.jsonl: give each a folder of its own"
+        ):
+            log.append({"step": 2})
+    assert [record["step"] for record in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 1]
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    (tmp_path / ".step_1.part").mkdir()
+    (tmp_path / ".step_1.part" / "model.safetensors").touch()
+    (tmp_path / ".metrics.csv.part").touch()
+    (tmp_path / "notes.part").touch()
+    MetricsLog(tmp_path).cut(0)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.part"]
+
+
 # --- Ctrl-C -------------------------------------------------------------------------------------------------
 
 
