@@ -19,7 +19,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 
 from course import ROOT
-from shared.checks import CheckFailed, Mismatch, check, expect, outcome, register, registered
+from shared.checks import CheckFailed, Mismatch, ch07, check, expect, outcome, register, registered
 from shared.checks import _framework as framework
 from shared.checks._limit import time_limit
 from tools import progress as table
@@ -50,6 +50,31 @@ def said(number, solution, **settings):
     assert not result.passed
     assert "\n" not in result.message
     return result.message
+
+
+# ------------------------------------------------------------------------------------- an answer of another kind
+
+
+@pytest.mark.parametrize(
+    ("number", "solution", "wanted"),
+    [
+        ("2.2", lambda model, ids: [0.0], "expected a tensor, got"),
+        ("3.3", lambda problems, per_level, seed: tuple(problems), "a list of problems, got"),
+        ("3.3", lambda problems, per_level, seed: ["problem"], "a list of problems, got"),
+        ("3.4", lambda problem, examples: [problem], "expected a text, got"),
+        ("4.5", lambda prompts, samples: "half", "expected a number, got"),
+        ("6.1", lambda groups: [r for g in groups for r in g], "expected one list of advantages a group, as long"),
+        ("8.3", lambda rows, most: {"A": rows}, "expected a list of rows, got"),
+        ("8.5", lambda model, kept: model.blocks, "expected a CausalLM, got"),
+    ],
+)
+def test_a_result_of_another_kind_is_told_what_is_wanted(number, solution, wanted):
+    assert wanted in said(number, solution)
+
+
+def test_a_diagnosis_that_is_left_open_is_not_solved_yet():
+    message = said("7.5", dict.fromkeys(ch07.DIAGNOSES, ...))
+    assert message.startswith("✗ 7.5: not solved yet: put a diagnosis in the place of each ...")
 
 
 # ------------------------------------------------------------------------------------------ expected and what came
