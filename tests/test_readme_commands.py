@@ -123,6 +123,10 @@ COVERED = {
     "python -m tools.newest": How("test_repository.py::test_an_upgrade_takes_torch_from_its_own_index"),
     "ruff format": TESTS,
     "python -m codespell_lib": TESTS,
+    # tests/mutants.md
+    "python -m pip install coverage": MARKED,
+    'coverage run --branch --source=shared -m pytest -o addopts= -m "not browser and not slow" tests': MARKED,
+    "coverage report": MARKED,
     # TEACHING.md, and the text in a handout
     "python3 course.py handout ch06 --out handout": How(small="python3 course.py handout ch06 --out OUT/handout"),
     "python3 course.py grade": GRADE,
