@@ -93,6 +93,10 @@ def test_any_text_is_worked_out_or_not(text):
     assert is_evaluated(text) in (True, False)
 
 
+def test_what_is_no_text_is_not_worked_out():
+    assert is_evaluated(None) is False
+
+
 WHOLE = st.integers(-99, 99).map(str)
 NUMBERS = st.one_of(WHOLE, st.fractions(max_denominator=30).map("{0.numerator}/{0.denominator}".format))
 FORMS = ["%s+%s", "%s-(%s)", r"\sqrt{%s^2}+%s", "(%s)x+%sx", "((%s)x+1)(%s)"]

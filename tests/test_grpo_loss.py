@@ -171,6 +171,11 @@ def test_sequence_ratio_of_a_long_rollout():
     close(ratio[0, 0], 1.05, atol=1e-5)
 
 
+def test_another_level_of_the_ratio_is_told():
+    with pytest.raises(ValueError, match="Unknown level 'batch': choose token or sequence"):
+        policy_ratio(tensor([[-1.0]]), tensor([[-1.0]]), tensor([[1]]), "batch")
+
+
 def test_first_step_has_ratio_one_and_the_policy_gradient():
     """Trap G5, the loss's part: nothing moved yet, so the ratio is 1 and the gradient that of advantage x logprob."""
     batch = random_batch()

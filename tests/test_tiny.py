@@ -15,7 +15,7 @@ from shared.formats.loading import load_model
 from shared.grader.grading import extract_answer, grade
 from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
-from shared.tiny import documents, pretrain, train_teacher
+from shared.tiny import corpus, documents, pretrain, train_teacher
 from shared.tiny.corpus import LEVELS, SUBJECTS, Recorder, draw_problem, generate_minimath, held_out
 from shared.tiny.values import boxed_form, plain, polynomial
 
@@ -60,6 +60,15 @@ def test_the_boxed_answer_of_every_solution_is_its_answer(fresh):
 def test_generate_minimath_refuses_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         generate_minimath(**arguments)
+
+
+def test_more_problems_than_there_are_is_told_soon(monkeypatch):
+    problem = draw_problem(random.Random(0), "Algebra", 1)
+    monkeypatch.setattr(corpus, "draw_problem", lambda *_: problem)
+    split = "test" if held_out(problem[0]) else "train"
+    assert len(generate_minimath(1, seed=0, split=split)) == 1
+    with pytest.raises(ValueError, match="Found only 1 distinct problems: ask for fewer than 2"):
+        generate_minimath(2, seed=0, split=split)
 
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -353,6 +362,17 @@ def test_the_mixed_phase_can_be_repeated_from_the_end_of_the_clean_one(small, tm
     assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
     with pytest.raises(ValueError, match="another recipe"):
         pretrain.pretrain(tmp_path / "third", replace(small, seed=5), 9, 2, from_clean=tmp_path / "whole")
+
+
+def test_a_run_can_begin_with_the_weights_and_the_tokenizer_of_a_model(small, tokenizer, tmp_path, monkeypatch):
+    torch.manual_seed(small.seed + 1)
+    begun = CausalLM(SMALL)
+    monkeypatch.setattr(pretrain, "load_model", {"mine": (begun, Tokenizer(tokenizer))}.get)
+    monkeypatch.setattr(pretrain, "train_tokenizer", lambda seed: 1 / 0)
+    nothing = replace(small, steep_chunks=0, clean_chunks=0, mixed_chunks=0)
+    model = pretrain.pretrain(tmp_path, nothing, problems=2, start="mine")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), begun.parameters(), strict=True))
+    assert (tmp_path / "tokenizer.json").read_text(encoding="utf-8") == tokenizer.to_str(pretty=True)
 
 
 def test_the_learning_rate_has_no_jump_and_ends_at_0():
