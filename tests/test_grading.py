@@ -259,6 +259,8 @@ def test_what_other_graders_get_wrong(prediction, gold, equal):
         (r"x > 1 \text{ or } y < 2", "x > 1", False),
         ("x < y < 3", "x < y < 4", False),  # a chain is not its first two parts
         ("ix < 2", "x < 2", False),
+        (r"(5\text{ cm}, 6\text{ cm})", "5 < x < 6", True),
+        ("x_{1y", "x_1", False),
         (r"(1,2\rangle", r"\langle 1,2\rangle", False),
         (r"2\begin{pmatrix} (1,2) \\ 3 \end{pmatrix}", r"\begin{pmatrix}2\\6\end{pmatrix}", False),
         ("5 meters squared", "5 m^2", True),
