@@ -18,6 +18,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -199,12 +200,12 @@ def run_to_end(command, root, environment=None):
 
     subprocess.run would kill it a quarter of a second after Ctrl-C, before it has cleaned up.
     """
-    process = subprocess.Popen(command, cwd=root, env=environment or child_environment())
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+    # A handler that does nothing, since the command would inherit SIG_IGN; and before the start, which Ctrl-C may hit.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.Popen(command, cwd=root, env=environment or child_environment()).wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def lab_command(python, root, arguments=()):

@@ -362,12 +362,16 @@ except KeyboardInterrupt:
     raise SystemExit(7)
 """
 INTERRUPTED = f"""
-import os, subprocess, sys; sys.path.insert(0, {str(course.ROOT)!r})
+import os, subprocess, sys, time; sys.path.insert(0, {str(course.ROOT)!r})
 import course
 start = subprocess.Popen
 course.set_up = lambda *_: "python"
 course.subprocess.run = lambda *_, **__: subprocess.CompletedProcess([], 0)
-course.subprocess.Popen = lambda command, **options: start([sys.executable, "-c", {SLOW_TO_END!r}], **options)
+def slow_to_start(command, **options):  # Ctrl-C comes before the start has returned
+    process = start([sys.executable, "-c", {SLOW_TO_END!r}], **options)
+    time.sleep(1)
+    return process
+course.subprocess.Popen = slow_to_start
 sys.exit(course.main(sys.argv[1:]))
 """
 
