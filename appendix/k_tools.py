@@ -5,7 +5,6 @@ included, and returns the text to append, or None to end the conversation. A pro
 always returns None. What an environment wrote is part of the text, and of no loss.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,10 +15,10 @@ import torch
 from torch import Tensor
 
 from shared.evaluation.evaluator import Answer
-from shared.generation.completions import Completion, Ending, Row, decode_batch, next_tokens, prefill
+from shared.generation.completions import Completion, Row, decode_batch, make_rows, next_tokens, prefill, to_completion
 from shared.generation.logprobs import pad_rows
 from shared.generation.prompts import render_prompt
-from shared.generation.sampling import Sampling, random_stream
+from shared.generation.sampling import Sampling
 from shared.grader.answer_text import normalize_answer
 from shared.grader.answers import parse_answer
 from shared.grader.grading import extract_answer
@@ -47,57 +46,55 @@ class Turns(Completion):
     calls: int = 0
 
 
-@dataclass
-class Conversation:
-    """A text in the making: a prompt, then by turns what the model wrote and what came back.
+@dataclass(kw_only=True)
+class Conversation(Row):
+    """A row that may go on behind a question: the reply is put in token by token, as if the model had chosen it.
 
-    The model may write `most` tokens in all its turns, and all tokens together at most `context`.
+    The model may write `most` tokens, both sides together `room`.
     """
 
     problem: dict
-    prompt: tuple[int, ...]
-    sample: int  # number among those with the same prompt
+    environment: Environment
+    tokenizer: Tokenizer
     most: int
-    context: int
-    token_ids: list[int] = field(default_factory=list)
+    max_calls: int
     own: list[bool] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+    reply: list[int] = field(default_factory=list)  # what of it is still to come
     calls: int = 0
-    finish_reason: str | None = None
 
-    def next_turn(self, ending: Ending, sampling: Sampling, seed: int) -> Row:
-        """What the decode loop needs for the model's next turn."""
-        so_far = (*self.prompt, *self.token_ids)
-        uniforms = [] if sampling.greedy else random_stream(seed, so_far, self.sample, self.most).tolist()
-        return Row(so_far, min(self.most - sum(self.own), self.context - len(so_far)), ending, uniforms)
+    def add(self, token: int, logprob: float) -> None:
+        """Take one more token, of either side, and see whether the conversation is over."""
+        self.token_ids.append(token)
+        self.own.append(not self.reply)
+        if self.reply:
+            del self.reply[0]
+        else:
+            self.logprobs.append(logprob)
+            self.hear(token)
+        full = len(self.token_ids) == self.room
+        if self.finish_reason is None and (full or (not self.reply and len(self.logprobs) == self.most)):
+            self.finish_reason = "length"
 
-    def take(self, token_ids: Sequence[int], own: bool) -> None:
-        """Append what one of the two wrote."""
-        self.token_ids += token_ids
-        self.own += [own] * len(token_ids)
+    def hear(self, token: int) -> None:
+        """Let the environment reply if this token of the model asks for it."""
+        asks = ASK in self.tokenizer.decode([token])
+        if asks and self.calls < self.max_calls:
+            reply = self.environment(self.tokenizer.decode(self.token_ids), self.problem)
+            if reply is not None:
+                self.reply = self.tokenizer.encode(reply, continues=True)
+                self.calls += 1
+                return
+        if asks or token in self.ending.end_ids:
+            self.finish_reason = "stop"
 
-    def go_on(self, row: Row, environment: Environment, tokenizer: Tokenizer, max_calls: int) -> bool:
-        """Take over the model's turn and append what the environment replies; whether the model has the word again."""
-        self.take(row.token_ids, own=True)
-        self.logprobs += row.logprobs
-        self.finish_reason = row.finish_reason
-        if row.finish_reason == "length" or row.token_ids[-1] in row.ending.end_ids or self.calls == max_calls:
-            return False
-        reply = environment(tokenizer.decode(self.token_ids), self.problem)
-        if reply is None:
-            return False
-        self.take(tokenizer.encode(reply, continues=True), own=False)
-        self.calls += 1
-        if sum(self.own) < self.most and len(self.prompt) + len(self.token_ids) < self.context:
-            return True
-        self.finish_reason = "length"
-        return False
 
-    def turns(self, tokenizer: Tokenizer) -> Turns:
-        """The finished conversation as the caller sees it."""
-        ended = self.own[-1] and self.token_ids[-1] in Ending(tokenizer).end_ids
-        text = tokenizer.decode(self.token_ids[:-1] if ended else self.token_ids)
-        return Turns(text, self.token_ids, self.logprobs, self.finish_reason, self.own, self.calls)
+def next_or_reply(sampling: Sampling, logits: Tensor, rows: list[Conversation]) -> Tensor:
+    """Each row's next token, (rows,): the model's choice, or what is next of a reply."""
+    tokens = next_tokens(sampling, logits, rows)
+    for number, row in enumerate(rows):
+        if row.reply:
+            tokens[number] = row.reply[0]
+    return tokens
 
 
 @torch.inference_mode()
@@ -115,37 +112,28 @@ def converse(
     top_k: int = 0,
     seed: int = 0,
     max_calls: int = 16,
+    batch_size: int = 256,
 ) -> list[Turns]:
     """Let the model and the environment write by turns; `num_samples` conversations a prompt, one after the other.
 
     A turn of the model ends with ASK, or for good with an end token. `max_new_tokens` counts its own tokens of all
-    turns; behind `max_calls` replies, the next ASK ends the text. The sampled ids go on as they are: read again from
-    their text they might be other tokens, which the policy did not choose. Taught in appendix K, section K.2.
+    turns; behind `max_calls` replies, the next ASK ends the text. Raises ValueError for a prompt that fills the
+    context. Taught in appendix K, section K.2.
     """
-    sampling, ending = Sampling(temperature, top_k, top_p), Ending(tokenizer, [ASK])
-    context = model.config.context_length
-    limits = (min(max_new_tokens, context), context)
-    talks, seen = [], Counter()
-    for text, problem in zip(prompts, problems, strict=True):
-        prompt = tuple(tokenizer.encode(text))
-        talks += [Conversation(problem, prompt, seen[prompt] + number, *limits) for number in range(num_samples)]
-        seen[prompt] += num_samples
-    speaking = talks
-    while speaking:
-        rows = [talk.next_turn(ending, sampling, seed) for talk in speaking]
-        write(model, tokenizer, rows, sampling)
-        turns = zip(speaking, rows, strict=True)
-        speaking = [talk for talk, row in turns if talk.go_on(row, environment, tokenizer, max_calls)]
-    return [talk.turns(tokenizer) for talk in talks]
-
-
-def write(model: CausalLM, tokenizer: Tokenizer, rows: list[Row], sampling: Sampling, batch_size: int = 256) -> None:
-    """One turn of the model in every row, by chapter 2's loop."""
+    sampling, context = Sampling(temperature, top_k, top_p), model.config.context_length
+    plain = make_rows(model, tokenizer, prompts, range(num_samples), context, sampling, seed, None)
+    limits = {"tokenizer": tokenizer, "most": min(max_new_tokens, context), "max_calls": max_calls}
+    owners = [problem for problem in problems for _ in range(num_samples)]
+    rows = [
+        Conversation(**vars(row), problem=problem, environment=environment, **limits)
+        for row, problem in zip(plain, owners, strict=True)
+    ]
     by_length = sorted(rows, key=lambda row: len(row.prompt))
     for start in range(0, len(rows), batch_size):
         batch = by_length[start : start + batch_size]
-        for _ in decode_batch(prefill(model, tokenizer, batch, True), batch, partial(next_tokens, sampling)):
+        for _ in decode_batch(prefill(model, tokenizer, batch, True), batch, partial(next_or_reply, sampling)):
             pass
+    return [Turns(**vars(to_completion(row)), own=row.own, calls=row.calls) for row in rows]
 
 
 def with_tool(

@@ -159,6 +159,26 @@ def test_budgets_end_a_conversation(asker):
     assert short.finish_reason == "length"
     [long] = talk(lambda text, problem: " 1\n" * 200, max_new_tokens=400)
     assert (long.calls, long.finish_reason) == (1, "length")  # the reply fills the context
+    assert len(tokenizer.encode(prompts[0])) + len(long.token_ids) == model.config.context_length
+    with pytest.raises(ValueError, match="leaves no room in the context"):
+        converse(model, tokenizer, ["7" * 600], problems[:1], calculator, max_new_tokens=4)
+
+
+def test_a_conversation_does_not_depend_on_those_beside_it(asker):
+    """Others ask sooner, later or never; whose reply is still to come reads it while others write."""
+    model, tokenizer, prompts, problems = asker
+    prompts, problems = [*prompts, "Problem: Is it?\nAnswer: Yes"], [*problems, {}]
+    settings = {"max_new_tokens": 40, "temperature": 1.0, "seed": 2}
+
+    def slowly(text, problem):
+        return calculator(text, problem) + "That is it.\n" * (len(text) % 3)
+
+    together = converse(model, tokenizer, prompts, problems, slowly, **settings)
+    alone = [
+        converse(model, tokenizer, [a], [b], slowly, **settings)[0] for a, b in zip(prompts, problems, strict=True)
+    ]
+    assert [(t.token_ids, t.own, t.calls) for t in together] == [(t.token_ids, t.own, t.calls) for t in alone]
+    assert len({talk.calls for talk in together}) > 1
 
 
 def test_it_is_a_method_of_evaluate(tiny):
