@@ -31,6 +31,7 @@ from shared.model.tokenizer import Tokenizer
 from shared.model.transformer import CausalLM
 
 Environment = Callable[[str, dict], str | None]
+Choice = Callable[[Tensor, list], Tensor]  # (logits, rows) -> the next token of each row
 ASK = "?"  # ends a turn of the model: after it, the environment has the word
 CALL = f"={ASK}"
 
@@ -128,12 +129,17 @@ def converse(
         Conversation(**vars(row), problem=problem, environment=environment, **limits)
         for row, problem in zip(plain, owners, strict=True)
     ]
+    write(model, tokenizer, rows, partial(next_or_reply, sampling), batch_size)
+    return [Turns(**vars(to_completion(row)), own=row.own, calls=row.calls) for row in rows]
+
+
+def write(model: CausalLM, tokenizer: Tokenizer, rows: Sequence[Row], choose: Choice, batch_size: int = 256) -> None:
+    """Let all rows grow to their ends by chapter 2's loop, those with prompts of similar length together."""
     by_length = sorted(rows, key=lambda row: len(row.prompt))
     for start in range(0, len(rows), batch_size):
         batch = by_length[start : start + batch_size]
-        for _ in decode_batch(prefill(model, tokenizer, batch, True), batch, partial(next_or_reply, sampling)):
+        for _ in decode_batch(prefill(model, tokenizer, batch, True), batch, choose):
             pass
-    return [Turns(**vars(to_completion(row)), own=row.own, calls=row.calls) for row in rows]
 
 
 def with_tool(
