@@ -17,7 +17,7 @@ from torch import Tensor
 from shared.evaluation.evaluator import Answer
 from shared.generation.completions import Completion, Row, decode_batch, make_rows, next_tokens, prefill, to_completion
 from shared.generation.logprobs import pad_rows
-from shared.generation.prompts import render_prompt
+from shared.generation.prompts import opened_thinking, render_prompt
 from shared.generation.sampling import Sampling
 from shared.grader.answer_text import normalize_answer
 from shared.grader.answers import parse_answer
@@ -249,6 +249,6 @@ def sample_conversations(
     rows = []
     for number, talk in enumerate(talks):
         problem, prompt = problems[number // config.group_size], prompts[number // config.group_size]
-        given = [give_reward(reward, talk.text, problem) for reward in rewards]
+        given = [give_reward(reward, opened_thinking(prompt) + talk.text, problem) for reward in rewards]
         rows.append(Rollout(problem, tokenizer.encode(prompt), talk, given))
     return ToolRollouts(rows, config.group_size, tokenizer.pad_id)

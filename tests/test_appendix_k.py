@@ -11,7 +11,17 @@ from functools import partial
 import pytest
 import torch
 
-from appendix.k_tools import ASK, ToolRollouts, ToolTrainer, Turns, calculator, converse, with_tool, work_out
+from appendix.k_tools import (
+    ASK,
+    ToolRollouts,
+    ToolTrainer,
+    Turns,
+    calculator,
+    converse,
+    sample_conversations,
+    with_tool,
+    work_out,
+)
 from shared import GRPOConfig, GRPOTrainer, evaluate, generate, load_minimath, load_model, render_prompt, reward_correct
 from shared.generation.logprobs import continuation_logprobs, pad_rows, token_logprobs
 from shared.grpo.rollouts import Rollout
@@ -130,6 +140,15 @@ def test_the_first_ratio_is_one_on_every_own_token(asker):
     assert step["weight"] == pytest.approx(1.0, abs=1e-4)
     assert all(math.isfinite(value) for value in step.values() if isinstance(value, float))
     assert step["length_mean"] == pytest.approx(sum(sum(row.completion.own) for row in rollouts.rows) / len(rollouts))
+
+
+def test_a_reward_sees_the_thinking_that_the_prompt_has_opened(tiny):
+    model, tokenizer = tiny
+    config, seen = GRPOConfig(group_size=2, max_new_tokens=8), []
+    prompts, problems = ["Problem: 1+1?\n<think>\n", "Problem: 1+1?\nAnswer:"], [{}, {}]
+    noted = lambda text, problem: float(len(seen.append(text) or seen))  # noqa: E731
+    sample_conversations(model, tokenizer, prompts, problems, nothing, [noted], config, seed=0)
+    assert [text.startswith("<think>") for text in seen] == [True, True, False, False]
 
 
 def test_the_loss_does_not_see_replies(tiny):
