@@ -32,6 +32,7 @@ APPENDICES = {
     "I": "I_book_sections.md",
     "J": "J_traps.md",
     "K": "K_tools.ipynb",
+    "L": "L_budgets.ipynb",
 }
 TO_COME = "to come"
 
