@@ -18,7 +18,7 @@ HEADING = re.compile(rf"(Exercise )?({NUMBER})\b")
 NAMED = re.compile(
     r"arXiv:(?P<arxiv>\d{4}\.\d{4,5})"
     rf"|(?P<kind>[Ss]ection|[Ee]xercise)s? {NUMBERS}"
-    r"|\b[Cc]hapter (?P<chapter>\d)\b|\b[Aa]ppendix (?P<appendix>[A-K])\b"
+    r"|\b[Cc]hapter (?P<chapter>\d)\b|\b[Aa]ppendix (?P<appendix>[A-M])\b"
 )
 ELSEWHERE = re.compile(r"(?:[Ii]ts|book.s) $")  # "the book's chapter 1" is none of ours
 UNTOUCHED = (

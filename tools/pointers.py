@@ -18,7 +18,7 @@ from tools import sync
 from tools.cells import read_notebook
 
 FOLDERS = ("shared", "appendix", "tools", "benchmarks")
-LETTERS = "A-HJ-L"
+LETTERS = "A-HJ-M"
 PLACE = rf"(?:ch(?P<chapter>\d\d)|appendix (?P<letter>[{LETTERS}]))"
 NUMBER = rf"(?:\d+|[{LETTERS}])\.\d+"
 NUMBERS = rf"(?P<numbers>{NUMBER}(?:(?:, | to | and |, and ){NUMBER})*)"

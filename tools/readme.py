@@ -33,6 +33,7 @@ APPENDICES = {
     "J": "J_traps.md",
     "K": "K_tools.ipynb",
     "L": "L_budgets.ipynb",
+    "M": "M_step_rewards.ipynb",
 }
 TO_COME = "to come"
 
