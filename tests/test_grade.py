@@ -331,7 +331,7 @@ def test_who_handed_in_no_notebook_is_named(tmp_path):
 
 
 def test_no_starter_gets_a_remark_and_every_notebook_is_known_by_its_checks():
-    assert len(notebooks()) == 9
+    assert len(notebooks()) == 10
     for chapter, path in notebooks().items():
         starter, solved = (
             grade.code_cells(path.with_name(f"{chapter}_{kind}.ipynb").read_bytes())

@@ -35,6 +35,15 @@ def test_a_handout_of_an_appendix_holds_its_own_files_only():
     assert "course.py grade appendix/K_exercises.ipynb\n" in text
 
 
+@pytest.mark.parametrize("letter", ["L", "M"])
+def test_a_module_that_an_appendix_takes_from_another_comes_with_it(letter):
+    files = handout.contents(ROOT, letter)
+    modules = {name for name in files if name.startswith("appendix/") and name.endswith(".py")}
+    assert "appendix/k_tools.py" in modules
+    assert {name[9].lower() for name in modules} == {"k", letter.lower()}
+    assert f"appendix/{letter}_solutions.ipynb" not in files
+
+
 @pytest.mark.parametrize("path", notebooks().values(), ids=notebooks())
 def test_the_notebook_is_the_starter_but_for_the_way_to_the_solutions(path):
     given = json.loads(handout.without_solutions(path.read_bytes()))

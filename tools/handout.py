@@ -22,6 +22,7 @@ SHARED = (
 OTHERS = ("_exercises", "_solutions")
 LEFT_OUT = ("__pycache__", ".ipynb_checkpoints", "README.md", "_solutions.")
 SOLUTIONS = re.compile(r"\s*Worked solutions are in \[[^\]]*\]\([^)]*\)[^.]*\.")
+IMPORTED = re.compile(r"\bfrom appendix\.(\w+) import\b")
 README = """\
 # {title}
 
@@ -56,6 +57,7 @@ def contents(root: Path, chapter: str) -> dict[str, bytes]:
     notebook = notebooks[chapter]
     own = f"{chapter}/*" if notebook in chapters else f"appendix/[{chapter}{chapter.lower()}]_*"
     paths = [path for pattern in (*SHARED, own) for path in sorted(root.glob(pattern)) if path.is_file()]
+    paths += lent(root, paths)
     names = {path: path.relative_to(root).as_posix() for path in paths}
     files = {
         name: without_solutions(path.read_bytes()) if path.suffix == ".ipynb" else path.read_bytes()
@@ -64,6 +66,17 @@ def contents(root: Path, chapter: str) -> dict[str, bytes]:
     }
     main = next(path.name for path in paths if path.suffix == ".ipynb" and not path.stem.endswith(OTHERS))
     return {**files, f"README_{chapter}.md": readme(root, notebook, main, chapter).encode("utf-8")}
+
+
+def lent(root: Path, paths: list[Path]) -> list[Path]:
+    """Modules of other appendices that the files of an appendix import, and what those import in turn."""
+    own = {path for path in paths if path.parent == root / "appendix"}
+    found, unread = set(own), own
+    while unread:
+        names = {name for path in unread for name in IMPORTED.findall(path.read_text(encoding="utf-8"))}
+        unread = {root / "appendix" / f"{name}.py" for name in names} - found
+        found |= unread
+    return sorted(found - own)
 
 
 def readme(root: Path, notebook: Path, main: str, chapter: str) -> str:
