@@ -33,7 +33,7 @@ LOOPS = ("loops", "loops deaf", "loops when called")
 TITLES = {"99.1": "Double", "99.2": "First word"}
 NAMES = {"99.1": "double", "99.2": "first_word"}
 
-EVERY = [*(f"ch0{number}" for number in range(2, 9)), "appendix_k"]
+EVERY = [*(f"ch0{number}" for number in range(2, 9)), "appendix_k", "appendix_l", "appendix_m"]
 CHAPTERS = EVERY if os.environ.get("COURSE_EVERY_CHECK") else ["ch04", "ch07"]
 EXERCISES_OF = grade.exercises_of
 IMPORT = "from shared.checks import check"
@@ -468,7 +468,7 @@ def test_a_verdict_from_over_there_is_the_one_from_here(tmp_path, monkeypatch):
 
     monkeypatch.setattr(grade_judge, "verdict_on", noted)
     limits = sandbox.Limits()
-    started = sandbox.start(sandbox.template(ROOT, "ch07", tmp_path / "made"), "ch07", "limits", limits)
+    started = sandbox.start(sandbox.template(ROOT, "appendix", tmp_path / "made"), "appendix", "limits", limits)
     course = str(started.scratch.resolve() / "course")
     places = {"course": course, "folder": course}
     report = grade_judge.judge(started, [*cells, K3, 'check("7.2", k3_mean)'], places, {}, limits)
